@@ -1,0 +1,61 @@
+"""Data sets by name."""
+
+from pathlib import Path
+
+from dataloaders.base import IGNORE_INDEX, PictureSet
+from dataloaders.sampler import StepSampler
+from dataloaders.samples import TrainSamples, train_loader, whole_loader
+from dataloaders.transforms import RandomScaleCrop
+from errors import UserError
+from mypath import Path as Roots
+
+__all__ = [
+    "DATASETS", "IGNORE_INDEX", "PictureSet", "RandomScaleCrop", "StepSampler", "TrainSamples", "build_dataset",
+    "train_loader", "whole_loader",
+]  # fmt: skip
+
+DATASETS = ("pascal", "cityscapes", "coco", "folder", "demo")
+
+
+def build_dataset(
+    name: str, split: str, *, root: str | None = None, use_sbd: bool = False, sbd_root: str | None = None
+) -> PictureSet:
+    """Pictures and labels of a split. `root` wins over the environment, that over mypath.py.
+
+    `use_sbd` joins SBD to the training pictures of pascal. Raises UserError where the layout is not as expected.
+    """
+    # Imported where needed: VOC must not need pycocotools, nor COCO SciPy
+    if name == "demo":
+        from dataloaders.demo import Demo
+
+        return Demo(split)
+    if name not in DATASETS:
+        raise UserError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    folder = Path(root or Roots.db_root_dir(name)).expanduser()
+    if name == "pascal":
+        return build_pascal(folder, split, use_sbd=use_sbd, sbd_root=sbd_root)
+    if name == "cityscapes":
+        from dataloaders.cityscapes import Cityscapes
+
+        return Cityscapes(folder, split)
+    if name == "coco":
+        from dataloaders.coco import COCO
+
+        return COCO(folder, split)
+    from dataloaders.folder import Folder
+
+    return Folder(folder, split)
+
+
+def build_pascal(folder: Path, split: str, *, use_sbd: bool, sbd_root: str | None) -> PictureSet:
+    """VOC, its training split joined by what SBD labels outside VOC val (10,582 pictures on the real sets)."""
+    from dataloaders.voc import VOC
+
+    voc = VOC(folder, split)
+    if not use_sbd or split != "train":
+        return voc
+    from dataloaders.combine import Union
+    from dataloaders.sbd import SBD
+
+    sbd = SBD(Path(sbd_root or Roots.db_root_dir("sbd")).expanduser())
+    return Union([voc, sbd], excluded=set(VOC(folder, "val").ids))

@@ -1,0 +1,105 @@
+"""COCO 2017 with VOC's 21 classes, drawn from the instance annotations by pycocotools."""
+
+import contextlib
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_tools
+from pycocotools.coco import COCO as Annotations
+from tqdm import tqdm
+
+from dataloaders.base import IGNORE_INDEX, PictureSet, require_folder
+from dataloaders.palettes import VOC_CLASSES, voc_palette
+from errors import UserError
+from utils.cache import cached
+
+# COCO category of VOC's classes 1..20, in their order
+CATEGORIES = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
+CLASS_OF = {category: number for number, category in enumerate(CATEGORIES, start=1)}
+MIN_PIXELS = 1000
+
+
+class COCO(PictureSet):
+    """`train2017/ val2017/ annotations/`, or `images/` and `annotations/`.
+
+    Training keeps pictures with more than 1000 pixels of the 20 classes; every other split keeps all.
+    """
+
+    def __init__(self, root: Path, split: str):
+        self.name, self.classes, self.palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
+        self.annotation_file = root / "annotations" / f"instances_{split}2017.json"
+        if not self.annotation_file.is_file():
+            raise UserError(
+                f"coco: no file {self.annotation_file}: give --data-root DIR with annotations/ and {split}2017/, "
+                "set DEEPLAB_COCO_ROOT, or edit mypath.py"
+            )
+        folders = [root / f"{split}2017", root / "images" / f"{split}2017", root / "images"]
+        self.folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        require_folder(self.folder, "coco", f"{split}2017/, images/{split}2017/ or images/")
+        self.digest = hashlib.sha256(self.annotation_file.read_bytes()).hexdigest()
+        self.pictures, self.objects = read_annotations(self.annotation_file)
+        self.keys = sorted(self.pictures)
+        if split == "train":
+            self.keys = cached(f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels", self.keys_with_enough)
+        if not self.keys:
+            raise UserError(f"{self.annotation_file} leaves no picture to use: it needs objects of VOC's 20 classes")
+        self.ids = [Path(self.pictures[key]["file_name"]).stem for key in self.keys]
+
+    def picture_path(self, index: int) -> Path:
+        return self.folder / self.pictures[self.keys[index]]["file_name"]
+
+    def label_path(self, index: int) -> Path:
+        return self.annotation_file
+
+    def open_label(self, index: int) -> Image.Image:
+        return Image.fromarray(self.draw(self.keys[index]))
+
+    def label_digest(self, index: int) -> bytes:
+        return f"{self.digest}/{self.keys[index]}".encode()
+
+    def describe_label(self, index: int) -> str:
+        return f"{self.annotation_file} (image {self.keys[index]})"
+
+    def keys_with_enough(self) -> list[int]:
+        bar = tqdm(self.keys, desc="choosing COCO pictures (once)", unit="picture")
+        return [key for key in bar if np.isin(self.draw(key), range(1, 21)).sum() > MIN_PIXELS]
+
+    def draw(self, key: int) -> np.ndarray:
+        """uint8 [H, W]: the class, 255 where two classes overlap and in crowds, 0 elsewhere."""
+        height, width = self.pictures[key]["height"], self.pictures[key]["width"]
+        label = np.zeros((height, width), np.uint8)
+        crowd = np.zeros((height, width), bool)
+        for number, is_crowd, outline in self.objects.get(key, ()):
+            inside = decode_outline(outline, height, width)
+            if is_crowd:
+                crowd |= inside
+                continue
+            clash = inside & (label != 0) & (label != number)
+            label[inside] = number
+            label[clash] = IGNORE_INDEX
+        label[crowd] = IGNORE_INDEX
+        return label
+
+
+def read_annotations(path: Path) -> tuple[dict[int, dict], dict[int, list[tuple]]]:
+    """(picture by key, (class, is crowd, outline) of its objects of the 20 classes by key)."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotations = Annotations(str(path))
+    objects: dict[int, list[tuple]] = {}
+    for entry in annotations.dataset.get("annotations", []):
+        if entry["category_id"] in CLASS_OF:
+            row = (CLASS_OF[entry["category_id"]], bool(entry.get("iscrowd")), entry["segmentation"])
+            objects.setdefault(entry["image_id"], []).append(row)
+    return annotations.imgs, objects
+
+
+def decode_outline(outline: list | dict, height: int, width: int) -> np.ndarray:
+    """bool [height, width] of polygons or run lengths, compressed or not."""
+    if isinstance(outline, list):
+        outline = mask_tools.merge(mask_tools.frPyObjects(outline, height, width))
+    elif isinstance(outline["counts"], list):
+        outline = mask_tools.frPyObjects(outline, height, width)
+    return mask_tools.decode(outline).astype(bool)

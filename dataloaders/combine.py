@@ -1,0 +1,34 @@
+"""Several data sets as one."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from dataloaders.base import PictureSet
+
+
+class Union(PictureSet):
+    """The ids of all `parts` but those in `excluded`. Where two parts have an id, the earlier one's label counts."""
+
+    def __init__(self, parts: list[PictureSet], *, excluded: set[str]):
+        first = parts[0]
+        self.name = "+".join(part.name for part in parts)
+        self.classes, self.palette = first.classes, first.palette
+        places: dict[str, tuple[PictureSet, int]] = {}
+        for part in parts:
+            for index, key in enumerate(part.ids):
+                if key not in excluded:
+                    places.setdefault(key, (part, index))
+        self.ids, self.places = list(places), list(places.values())
+
+    def picture_path(self, index: int) -> Path:
+        part, place = self.places[index]
+        return part.picture_path(place)
+
+    def label_path(self, index: int) -> Path:
+        part, place = self.places[index]
+        return part.label_path(place)
+
+    def open_label(self, index: int) -> Image.Image:
+        part, place = self.places[index]
+        return part.open_label(place)

@@ -1,0 +1,115 @@
+"""A set drawn on the fly: textured shapes that overlap, some small, some thin. It needs no file and no download.
+
+A picture depends on its split and number alone. Each class has a form and a texture; colours are drawn anew each time.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from dataloaders.base import PictureSet
+from dataloaders.palettes import voc_palette
+from errors import UserError
+
+CLASSES = ("background", "disc", "box", "triangle", "ring", "star", "bar", "dot")
+SPLITS = {"train": 480, "val": 80}
+WIDTH, HEIGHT = 160, 120
+VERSION = "1"
+
+
+class Demo(PictureSet):
+    def __init__(self, split: str):
+        if split not in SPLITS:
+            raise UserError(f"demo has no split {split!r}: choose one of {', '.join(SPLITS)}")
+        self.name, self.split, self.classes, self.palette = "demo", split, CLASSES, voc_palette(len(CLASSES))
+        self.ids = [f"{split}_{number:04d}" for number in range(SPLITS[split])]
+
+    def picture_path(self, index: int) -> Path:
+        return Path(f"demo-{VERSION}") / self.ids[index]
+
+    label_path = picture_path
+
+    def label_digest(self, index: int) -> bytes:
+        return hashlib.sha256(str(self.label_path(index)).encode()).digest()
+
+    def open_label(self, index: int) -> Image.Image:
+        return self.read(index)[1]
+
+    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
+        picture, label = draw_scene(np.random.default_rng((list(SPLITS).index(self.split), index)))
+        return Image.fromarray(picture), Image.fromarray(label)
+
+
+def draw_scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(picture uint8 [120, 160, 3], label uint8 [120, 160]): four to eight shapes over a cloudy ground."""
+    picture, label = draw_ground(random), np.zeros((HEIGHT, WIDTH), np.uint8)
+    numbers = random.integers(1, len(CLASSES), size=random.integers(4, 9))
+    for number in sorted(numbers, key=lambda n: n in (6, 7)):  # thin and small ones last, so that they are seen
+        mask = draw_mask(CLASSES[number], random)
+        colours = random.uniform(0, 255, (2, 3))
+        colours[1] = (colours[0] + 128 + random.uniform(-40, 40, 3)) % 256  # far from the first one in every channel
+        mixture = TEXTURES[CLASSES[number]](*turned_grid(random), random)[..., None]
+        texture = colours[0] * mixture + colours[1] * (1 - mixture)
+        picture[mask], label[mask] = texture[mask], number
+    picture += random.normal(0, 6, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8), label
+
+
+def draw_ground(random: np.random.Generator) -> np.ndarray:
+    clouds = Image.fromarray(random.integers(60, 200, (4, 5, 3), dtype=np.uint8))
+    return np.asarray(clouds.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64).copy()
+
+
+def turned_grid(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in pixels, turned by a random angle and shifted."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + random.uniform(0, 20, (2, 1, 1))
+    angle = random.uniform(0, np.pi)
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
+def waves(coordinate: np.ndarray, period: float) -> np.ndarray:
+    return (np.sin(coordinate * (2 * np.pi / period)) > 0).astype(np.float64)
+
+
+Texture = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+TEXTURES: dict[str, Texture] = {
+    "disc": lambda u, v, _: np.abs(waves(u, 12) - waves(v, 12)),  # chequers
+    "box": lambda u, v, _: waves(u, 8),  # stripes
+    "triangle": lambda u, v, _: waves(u, 9) * waves(v, 9),  # points
+    "ring": lambda u, v, _: np.full(u.shape, 0.7),  # plain
+    "star": lambda u, v, random: random.random(u.shape).round(),  # grain
+    "bar": lambda u, v, _: np.ones(u.shape),  # plain
+    "dot": lambda u, v, _: np.ones(u.shape),  # plain
+}
+
+
+def draw_mask(form: str, random: np.random.Generator) -> np.ndarray:
+    """bool [120, 160]: the shape at a random place, size and turn."""
+    centre = random.uniform((0, 0), (WIDTH, HEIGHT))
+    radius, turn = random.uniform(16, 34), random.uniform(0, 2 * np.pi)
+    canvas = Image.new("1", (WIDTH, HEIGHT))
+    pen = ImageDraw.Draw(canvas)
+    if form == "disc":
+        pen.circle(tuple(centre), radius, fill=1)
+    elif form == "ring":
+        pen.circle(tuple(centre), radius, outline=1, width=int(radius / 3))
+    elif form == "dot":
+        pen.circle(tuple(centre), random.uniform(4, 7), fill=1)
+    elif form == "bar":
+        half = random.uniform(30, 70) * np.array([np.cos(turn), np.sin(turn)])
+        pen.line([*(centre - half), *(centre + half)], fill=1, width=int(random.integers(3, 6)))
+    else:
+        pen.polygon(polygon(form, centre, radius, turn), fill=1)
+    return np.asarray(canvas)
+
+
+def polygon(form: str, centre: np.ndarray, radius: float, turn: float) -> list[tuple[float, float]]:
+    corners = {"triangle": 3, "box": 4, "star": 10}[form]
+    angles = turn + np.arange(corners) * (2 * np.pi / corners)
+    radii = np.full(corners, radius)
+    if form == "star":
+        radii[::2] *= 0.5
+    return [tuple(centre + r * np.array([np.cos(a), np.sin(a)])) for r, a in zip(radii, angles, strict=True)]

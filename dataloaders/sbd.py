@@ -1,0 +1,45 @@
+"""SBD, the semantic boundaries set (Hariharan et al., ICCV 2011): VOC pictures with labels in MATLAB files."""
+
+from pathlib import Path
+
+from PIL import Image
+from scipy.io import loadmat
+
+from dataloaders.base import PictureSet, read_lines
+from dataloaders.palettes import VOC_CLASSES, voc_palette
+from errors import UserError
+
+
+class SBD(PictureSet):
+    """All that SBD labels: its train and val lists together. It has no border of 255."""
+
+    def __init__(self, root: Path):
+        self.name, self.classes, self.palette = "sbd", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
+        self.root = find_sbd(root)
+        lists = (read_lines(self.root / f"{split}.txt") for split in ("train", "val"))
+        self.ids = list(dict.fromkeys(key for ids in lists for key in ids))
+
+    def picture_path(self, index: int) -> Path:
+        return self.root / "img" / f"{self.ids[index]}.jpg"
+
+    def label_path(self, index: int) -> Path:
+        return self.root / "cls" / f"{self.ids[index]}.mat"
+
+    def open_label(self, index: int) -> Image.Image:
+        path = self.label_path(index)
+        try:
+            return Image.fromarray(loadmat(path, variable_names="GTcls")["GTcls"]["Segmentation"][0, 0])
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: add it, or take its id out of SBD's lists") from None
+        except (KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            raise UserError(f"{path} holds no GTcls.Segmentation ({error}): SBD's cls/ files are needed") from error
+
+
+def find_sbd(root: Path) -> Path:
+    for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
+        if (folder / "img").is_dir() and (folder / "cls").is_dir():
+            return folder
+    raise UserError(
+        f"sbd: no img/ and cls/ in {root} (looked there, in dataset/ and in benchmark_RELEASE/dataset/): "
+        "give --sbd-root DIR, set DEEPLAB_SBD_ROOT, or edit mypath.py"
+    )

@@ -1,0 +1,330 @@
+"""The training loop and the scoring loop. They are handed finished objects, and know no data set and no flags."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from utils.checkpoint import write_checkpoint
+from utils.distributed import all_reduce, is_main_process, rank, sync_buffers, world_size, wrap
+from utils.inference import Normalise, whole_image_logits
+from utils.metrics import ConfusionMatrix, percent
+from utils.optim import restore
+from utils.preemption import StopSignals
+from utils.run_folder import RunFolder
+from utils.seeding import seed_everything
+from utils.summaries import Board, cut_back_events, to_examples
+from utils.visualize import Example, Palette, sheet
+
+AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+BOARD_EVERY = 10  # steps between two scalars of the training loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train. `batch_size` is the whole batch of a step, over all processes and `accumulate` parts."""
+
+    epochs: int
+    batch_size: int
+    seed: int = 1
+    max_steps: int | None = None
+    save_every: int | None = None
+    eval_interval: int = 1
+    accumulate: int = 1
+    amp: str = "off"
+    ema_decay: float = 0.0
+    channels_last: bool = False
+    compile: bool = False
+    num_examples: int = 4
+
+
+class Trainer:
+    """Trains `model` by epochs of `train_loader`, scores it on `val_loader`, and writes the run's files.
+
+    `train_loader.batch_sampler` gives `settings.accumulate` parts a step and has `steps_per_epoch` and `set_position`.
+    `rate_factor(step)` multiplies each parameter group's `base_lr`. `extra` (plain values) goes into each checkpoint.
+    `val_loader` None: no validation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        optimizer: torch.optim.Optimizer,
+        rate_factor: Callable[[int], float],
+        train_loader: DataLoader,
+        val_loader: DataLoader | None,
+        *,
+        settings: Settings,
+        run: RunFolder,
+        classes: Sequence[str],
+        palette: Palette,
+        device: torch.device,
+        extra: dict,
+    ):
+        self.model, self.criterion, self.optimizer, self.rate_factor = model, criterion, optimizer, rate_factor
+        self.train_loader, self.val_loader, self.settings = train_loader, val_loader, settings
+        self.run, self.classes, self.palette, self.device, self.extra = run, classes, palette, device, extra
+        self.normalise = Normalise(model.mean, model.std, device)
+        self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        model.to(memory_format=self.memory_format)
+        self.ema = None
+        if settings.ema_decay:
+            average = get_ema_multi_avg_fn(settings.ema_decay)
+            self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self.network = wrap(model, device)
+        if settings.compile:
+            self.network = torch.compile(self.network)
+        self.amp_type = AMP_TYPES[settings.amp]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
+        self.steps_per_epoch = train_loader.batch_sampler.steps_per_epoch
+        self.last_step = settings.epochs * self.steps_per_epoch
+        if settings.max_steps is not None:
+            self.last_step = min(self.last_step, settings.max_steps)
+        self.epoch = self.step = 0  # finished ones
+        self.best_pred = 0.0
+        self.epoch_losses, self.epoch_seconds = 0.0, 0.0  # sums over the epoch that is under way
+        self.board: Board | None = None
+        self.signals = StopSignals()
+
+    @property
+    def is_finished(self) -> bool:
+        """Every step is made, and the last epoch, or part of one, is scored."""
+        return self.step >= self.last_step
+
+    def fit(self) -> int:
+        """Train to the end. Returns 0, or the number of the signal that stopped it with a checkpoint written."""
+        with self.signals:
+            if is_main_process():
+                self.run.cut_back(self.epoch)
+                cut_back_events(self.run.path, self.step)
+                self.board = Board(self.run.path)
+            try:
+                return self.run_epochs()
+            finally:
+                if self.board:
+                    self.board.close()
+
+    def run_epochs(self) -> int:
+        while not self.is_finished or self.is_epoch_complete():
+            if stopped_by := self.train_one_epoch():
+                self.save(self.run.checkpoint)
+                return stopped_by
+            self.finish_epoch()
+        return 0
+
+    def is_epoch_complete(self) -> bool:
+        """All steps of the epoch are made, but it is not yet scored and counted."""
+        return self.step == (self.epoch + 1) * self.steps_per_epoch
+
+    def train_one_epoch(self) -> int:
+        """Go on to the epoch's end or the run's last step. Returns the signal that stopped it, or 0."""
+        first = self.step - self.epoch * self.steps_per_epoch
+        end = min(self.steps_per_epoch, self.last_step - self.epoch * self.steps_per_epoch)
+        if first >= end:
+            return 0
+        self.model.train()
+        self.network.train()
+        self.train_loader.batch_sampler.set_position(self.epoch, first)
+        parts = iter(self.train_loader)
+        seconds_before, start = self.epoch_seconds, time.monotonic()
+        with progress(f"epoch {self.epoch + 1}/{self.settings.epochs}", first, self.steps_per_epoch) as bar:
+            for step_in_epoch in range(first, end):
+                loss, stopped_by = self.train_step([next(parts) for _ in range(self.settings.accumulate)])
+                self.epoch_losses += loss
+                self.epoch_seconds = seconds_before + time.monotonic() - start
+                speed = (step_in_epoch + 1 - first) * self.settings.batch_size / (time.monotonic() - start)
+                bar.set_postfix_str(f"loss {loss:.4f}, lr {self.learning_rate:.2e}, {speed:.1f} pictures/s", False)
+                bar.update()
+                self.after_step(loss, speed)
+                if stopped_by:
+                    return stopped_by
+        return 0
+
+    def train_step(self, parts: list[dict]) -> tuple[float, int]:
+        """One optimizer step from `parts`. Returns its loss, and the signal that some process received or 0."""
+        seed_everything(self.settings.seed, self.step, rank())
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self.rate_factor(self.step)
+        self.optimizer.zero_grad()
+        # Gradients are collected for the sum of the losses over a constant, then scaled to the mean over the labelled
+        # pixels of the whole batch, whose count no part knows alone. The constant keeps fp16 within its range.
+        pixels = sum(part["label"].numel() for part in parts) * world_size()
+        sums = [self.backward(part, pixels, is_last=part is parts[-1]) for part in parts]
+        received = [float(self.signals.received == number) for number in StopSignals.SIGNALS]
+        total, weight, *stops = self.reduce(sums, received)
+        loss = total / weight if weight else 0.0
+        if not math.isfinite(loss):
+            ids = ", ".join(key for part in parts for key in part["id"])
+            raise FloatingPointError(f"loss is {loss} at epoch {self.epoch + 1}, step {self.step + 1}; samples {ids}")
+        self.update(scale=pixels * world_size() / weight if weight else 0.0)
+        return loss, next((n for n, stop in zip(StopSignals.SIGNALS, stops, strict=True) if stop), 0)
+
+    def backward(self, part: dict, pixels: int, *, is_last: bool) -> Tensor:
+        """Add the gradients of `part`'s summed loss / `pixels`. Returns (sum, weight) on the device."""
+        image = part["image"].to(self.device, non_blocking=True)
+        label = part["label"].to(self.device, non_blocking=True).long()
+        image = self.normalise(image).contiguous(memory_format=self.memory_format)
+        # Gradients of several parts are exchanged once, with the last
+        is_waiting = world_size() > 1 and not is_last
+        with self.network.no_sync() if is_waiting else contextlib.nullcontext():
+            with torch.autocast(self.device.type, self.amp_type, enabled=self.amp_type is not None):
+                logits = self.network(image)
+            total, weight = self.criterion(logits.float(), label)
+            self.scaler.scale(total / pixels).backward()
+        return torch.stack([total.detach(), weight.detach()])
+
+    def reduce(self, sums: list[Tensor], received: list[float]) -> list[float]:
+        """Sums over parts and processes."""
+        mine = torch.stack(sums).cpu().double().sum(0)  # the step's one wait for the device
+        return all_reduce(torch.cat([mine, mine.new_tensor(received)]).to(self.reduce_device)).tolist()
+
+    @property
+    def reduce_device(self) -> torch.device:
+        """NCCL reduces on the GPU alone; MPS has no float64, and no processes to reduce over."""
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+    def update(self, *, scale: float) -> None:
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+
+    def after_step(self, loss: float, speed: float) -> None:
+        self.step += 1
+        if self.board and self.step % BOARD_EVERY == 0:
+            self.board.scalars(
+                {"train/loss": loss, "train/lr": self.learning_rate, "train/pictures_per_second": speed}, self.step
+            )
+        is_due = self.settings.save_every and self.step % self.settings.save_every == 0
+        if is_due and not self.is_epoch_complete() and not self.is_finished:
+            self.save(self.run.checkpoint)
+
+    @property
+    def learning_rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def finish_epoch(self) -> None:
+        """Score, log and save; the best checkpoint before the latest, so that no moment loses it."""
+        is_whole = self.is_epoch_complete()
+        steps = self.step - self.epoch * self.steps_per_epoch
+        number = self.epoch + 1
+        row = {"epoch": number, "step": self.step, "train_loss": self.epoch_losses / max(1, steps)}
+        is_due = number % self.settings.eval_interval == 0 or self.is_finished
+        scores = self.validate() if self.val_loader is not None and is_due else None
+        row |= {f"val_{name}": scores[name] if scores else None for name in ("miou", "pixel_accuracy")}
+        row |= {"lr": self.learning_rate, "seconds": round(self.epoch_seconds, 2)}
+        # The first score counts even if it is 0: there is always a best checkpoint
+        is_best = scores is not None and ((scores["miou"] or 0.0) > self.best_pred or not self.run.best.exists())
+        if is_whole:
+            self.epoch, self.epoch_losses, self.epoch_seconds = number, 0.0, 0.0
+        if is_best:
+            self.best_pred = scores["miou"] or 0.0
+            self.save(self.run.best)
+        if is_main_process():
+            self.report(row, is_best=is_best)
+        self.save(self.run.checkpoint)
+
+    def report(self, row: dict, *, is_best: bool) -> None:
+        self.run.append_log(row)
+        scalars = {"train/epoch_loss": row["train_loss"], "val/miou": row["val_miou"]}
+        self.board.scalars(scalars | {"val/pixel_accuracy": row["val_pixel_accuracy"]}, self.step)
+        self.board.flush()
+        miou = "" if row["val_miou"] is None else f", val mIoU {percent(row['val_miou'])}{' (best)' if is_best else ''}"
+        tqdm.write(
+            f"epoch {row['epoch']}/{self.settings.epochs}, step {row['step']}: loss {row['train_loss']:.4f}{miou}, "
+            f"lr {row['lr']:.2e}, {row['seconds']:.0f} s of training",
+            file=sys.stdout,
+        )
+        sys.stdout.flush()
+
+    def validate(self) -> dict:
+        """Scores of the averaged network where there is one, else of the trained one; see `ConfusionMatrix.scores`."""
+        sync_buffers(self.model)
+        model = self.ema.module if self.ema is not None else self.model
+        confusion, examples = score(
+            model, self.val_loader, num_classes=len(self.classes), device=self.device,
+            num_examples=self.settings.num_examples,
+        )  # fmt: skip
+        if is_main_process():
+            self.board.examples(examples, self.palette, self.step)
+            sheet(examples, self.classes, self.palette).save(self.run.sheet)
+        return confusion.scores(self.classes)
+
+    def save(self, path: Path) -> None:
+        if is_main_process():
+            write_checkpoint(path, self.state())
+
+    def state(self) -> dict:
+        """All that a later process needs to go on as if this one had never stopped."""
+        state = {
+            "state_dict": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_pred": self.best_pred,
+            "epoch_losses": self.epoch_losses,
+            "epoch_seconds": self.epoch_seconds,
+            "classes": list(self.classes),
+            "palette": [list(entry) for entry in self.palette],
+            "mean": list(self.model.mean),
+            "std": list(self.model.std),
+        }
+        if self.ema is not None:
+            state["ema_state_dict"] = self.ema.module.state_dict()
+        return state | self.extra
+
+    def resume(self, state: dict) -> None:
+        """Take up a run where `state` left it."""
+        self.model.load_state_dict(state["state_dict"])
+        restore(self.optimizer, state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
+            self.ema.n_averaged.fill_(state["step"])
+        for name in ("epoch", "step", "best_pred", "epoch_losses", "epoch_seconds"):
+            setattr(self, name, state[name])
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module, loader: DataLoader, *, num_classes: int, device: torch.device, num_examples: int = 0
+) -> tuple[ConfusionMatrix, list[Example]]:
+    """The default protocol: every picture whole, at its own size, in one forward pass.
+
+    Returns the confusion matrix over all processes, and this process's first `num_examples` pictures.
+    """
+    model.eval()
+    confusion, examples = ConfusionMatrix(num_classes, device), []
+    normalise = Normalise(model.mean, model.std, device)
+    for batch in progress("scoring", 0, len(loader), iterable=loader, unit="batch"):
+        image = batch["image"].to(device, non_blocking=True)
+        logits = whole_image_logits(model, image, normalise=normalise, output_stride=model.output_stride)
+        prediction = logits.argmax(1)
+        confusion.update(prediction, batch["label"].to(device, non_blocking=True))
+        if len(examples) < num_examples:
+            examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.cpu().numpy())
+    confusion.all_reduce()
+    return confusion, examples[:num_examples]
+
+
+def progress(title: str, first: int, total: int, *, iterable=None, unit: str = "step") -> tqdm:
+    """A bar on the first process; where nobody watches, a line every half minute."""
+    pause = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(
+        iterable, desc=title, initial=first, total=total, unit=unit, mininterval=pause, maxinterval=pause,
+        leave=False, dynamic_ncols=True, disable=not is_main_process(),
+    )  # fmt: skip

@@ -1,0 +1,96 @@
+"""Score a checkpoint on a split: every picture whole, at its own size.
+
+python evaluate.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar --dataset pascal
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import options
+from dataloaders import build_dataset, whole_loader
+from engine import score
+from errors import UserError
+from modeling import DeepLab, build_model
+from utils.checkpoint import read_checkpoint, write_atomically
+from utils.device import select_device
+from utils.distributed import is_main_process, process_group, rank, world_size
+from utils.metrics import table
+from utils.visualize import sheet
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, given = options.parse(make_parser(), argv)
+    return options.run_command(lambda: evaluate(args, given))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description="Score a checkpoint.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of a training run")
+    parser.add_argument("--dataset", choices=options.DATASETS, help="which data (default: what it was trained on)")
+    parser.add_argument("--data-root", metavar="DIR", help="its folder, before DEEPLAB_<DATASET>_ROOT and mypath.py")
+    parser.add_argument("--split", default="val", help="train, val, ...")
+    parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
+    parser.add_argument("--out", metavar="DIR", help="write metrics.json and sheet.png there")
+    options.add_device_flags(parser)
+    return parser
+
+
+def evaluate(args: argparse.Namespace, given: set[str]) -> int:
+    device = select_device(args.device)
+    with process_group(device):
+        state = read_checkpoint(args.checkpoint)
+        model = load_model(state, args.checkpoint, out_stride=args.out_stride).to(device)
+        dataset, root = args.dataset or state["config"]["dataset"], args.data_root
+        if root is None and dataset == state["config"]["dataset"]:
+            root = state["config"]["data_root"]
+        pictures = build_dataset(dataset, args.split, root=root)
+        if len(pictures.classes) != len(state["classes"]):
+            raise UserError(
+                f"{args.checkpoint} knows {len(state['classes'])} classes, {dataset} has {len(pictures.classes)}: "
+                "give the data it was trained for"
+            )
+        loader = whole_loader(
+            pictures, workers=args.workers, pin_memory=device.type == "cuda", rank=rank(), world=world_size()
+        )
+        confusion, examples = score(model, loader, num_classes=len(pictures.classes), device=device, num_examples=4)
+        if is_main_process():
+            scores = confusion.scores(pictures.classes)
+            how = {"protocol": "whole", "out_stride": model.output_stride, "dataset": dataset, "split": args.split}
+            how |= {"pictures": len(pictures), "checkpoint": args.checkpoint}
+            print(f"{table(scores)}\nprotocol whole, stride {model.output_stride}, {len(pictures)} pictures")
+            if args.out:
+                write_results(Path(args.out), how | scores, sheet(examples, pictures.classes, pictures.palette))
+    return 0
+
+
+def load_model(state: dict, source: str, *, out_stride: int | None = None) -> DeepLab:
+    """The network of a checkpoint, with its averaged weights where it has them."""
+    if not {"state_dict", "config", "classes"} <= set(state):
+        raise UserError(f"{source} does not say which network it is of: give a checkpoint of train.py")
+    config = state["config"]
+    model = build_model(
+        config["backbone"], len(state["classes"]), output_stride=out_stride or config["out_stride"],
+        head=config["head"], multi_grid=config["multi_grid"],
+    )  # fmt: skip
+    model.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
+    model.mean, model.std = state["mean"], state["std"]
+    return model
+
+
+def write_results(folder: Path, results: dict, picture) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
+        picture.save(folder / "sheet.png")
+    except OSError as error:
+        raise UserError(f"cannot write into {folder} ({error.strerror}): give another --out") from error
+    print(f"{folder / 'metrics.json'}\n{folder / 'sheet.png'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

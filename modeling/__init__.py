@@ -1,0 +1,42 @@
+"""`build_model`: a whole DeepLabV3+ from the names of its parts."""
+
+from errors import UserError
+from modeling.aspp import ASPP, aspp_rates
+from modeling.backbone import BACKBONES, build_backbone
+from modeling.decoder import Decoder, LiteDecoder
+from modeling.deeplab import DeepLab
+from modeling.weights import load_backbone_weights
+
+__all__ = ["BACKBONES", "HEADS", "DeepLab", "build_model"]
+
+HEADS = ("separable", "standard", "lite")
+
+
+def build_model(
+    backbone: str,
+    num_classes: int,
+    *,
+    output_stride: int = 16,
+    head: str = "separable",
+    backbone_weights: str = "none",
+    multi_grid: bool = False,
+    dropout: float = 0.1,
+) -> DeepLab:
+    """DeepLabV3+ with `num_classes` outputs a pixel. No weight depends on `output_stride`.
+
+    `head`: depthwise-separable ASPP and decoder (the paper's final model), full convolutions (standard), or image
+    pooling and 1x1 with no decoder (lite). `backbone_weights`: none, imagenet, or a file.
+    Raises UserError for an unknown name, a stride the backbone does not have, or weights that do not fill the backbone.
+    """
+    if head not in HEADS:
+        raise UserError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
+    network = build_backbone(backbone, output_stride=output_stride, multi_grid=multi_grid)
+    is_separable = head == "separable"
+    rates = () if head == "lite" else aspp_rates(output_stride)
+    aspp = ASPP(network.out_channels, rates=rates, is_separable=is_separable, dropout=dropout)
+    if head == "lite":
+        decoder = LiteDecoder(aspp.out_channels, num_classes)
+    else:
+        decoder = Decoder(aspp.out_channels, network.low_level_channels, num_classes, is_separable=is_separable)
+    load_backbone_weights(network, backbone, backbone_weights)
+    return DeepLab(network, aspp, decoder)

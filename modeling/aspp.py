@@ -1,0 +1,47 @@
+"""Atrous spatial pyramid pooling (DeepLabV3 section 3.3; parts, order and rates as the official `model.py`)."""
+
+import torch
+from torch import Tensor, nn
+
+from modeling.layers import ConvBNReLU, conv3x3, initialize, resize
+
+RATES_AT_16 = (6, 12, 18)
+
+
+class ImagePooling(nn.Sequential):
+    """The mean over the whole picture, through a 1x1 convolution, at every place of the map."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(*ConvBNReLU(in_channels, out_channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = features.mean((2, 3), keepdim=True)  # [B, C, 1, 1]
+        return resize(super().forward(pooled), features.shape[-2:])
+
+
+class ASPP(nn.Module):
+    """`features [B, in_channels, h, w] -> [B, 256, h, w]`
+
+    Image pooling, a 1x1 convolution and one 3x3 convolution for each of `rates`, concatenated in this order, projected
+    by a 1x1 convolution, then dropout.
+    """
+
+    out_channels = 256
+
+    def __init__(self, in_channels: int, *, rates: tuple[int, ...], is_separable: bool, dropout: float):
+        super().__init__()
+        width = self.out_channels
+        atrous = [conv3x3(in_channels, width, rate=rate, is_separable=is_separable) for rate in rates]
+        self.branches = nn.ModuleList([ImagePooling(in_channels, width), ConvBNReLU(in_channels, width), *atrous])
+        self.project = ConvBNReLU(width * len(self.branches), width)
+        self.dropout = nn.Dropout(dropout)
+        initialize(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        pyramid = torch.cat([branch(features) for branch in self.branches], dim=1)  # [B, 256 * branches, h, w]
+        return self.dropout(self.project(pyramid))
+
+
+def aspp_rates(output_stride: int) -> tuple[int, ...]:
+    """(6, 12, 18) at stride 16: the same reach in the picture at every other stride."""
+    return tuple(rate * 16 // output_stride for rate in RATES_AT_16)

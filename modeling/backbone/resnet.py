@@ -1,0 +1,54 @@
+"""ResNet-50 and ResNet-101 of torchvision's blocks, with atrous rates in place of the last strides.
+
+The names are torchvision's, so its ImageNet weights load key for key.
+"""
+
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from modeling.layers import dilate, initialize
+
+# output stride -> (stride, rate) of layer3 and layer4; the unit that loses its stride takes the new rate at once
+ATROUS = {8: ((1, 2), (1, 4)), 16: ((2, 1), (1, 2)), 32: ((2, 1), (2, 1))}
+MULTI_GRID = (1, 2, 4)  # DeepLabV3 (arXiv 1706.05587), section 3.2.1
+
+
+class ResNet(nn.Module):
+    """`depths` are the numbers of units in layer1..4: (3, 4, 6, 3) or (3, 4, 23, 3).
+
+    `image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
+    """
+
+    low_level_channels = 4 * 64
+    out_channels = 4 * 512
+
+    def __init__(self, depths: tuple[int, int, int, int], *, output_stride: int, multi_grid: bool = False):
+        super().__init__()
+        self.output_stride = output_stride
+        (stride3, rate3), (stride4, rate4) = ATROUS[output_stride]
+        grid = MULTI_GRID if multi_grid else (1, 1, 1)
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = make_layer(64, 64, stride=1, rates=[1] * depths[0])
+        self.layer2 = make_layer(256, 128, stride=2, rates=[1] * depths[1])
+        self.layer3 = make_layer(512, 256, stride=stride3, rates=[rate3] * depths[2])
+        self.layer4 = make_layer(1024, 512, stride=stride4, rates=[rate4 * factor for factor in grid])
+        initialize(self)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        stem = self.maxpool(self.relu(self.bn1(self.conv1(image))))  # [B, 64, H/4, W/4]
+        low_level = self.layer1(stem)
+        return low_level, self.layer4(self.layer3(self.layer2(low_level)))
+
+
+def make_layer(in_channels: int, planes: int, *, stride: int, rates: list[int]) -> nn.Sequential:
+    """Bottleneck units, one for each rate; the first one changes the stride and the number of channels."""
+    out_channels = planes * Bottleneck.expansion
+    shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    units = [Bottleneck(in_channels, planes, stride, shortcut)]
+    units += [Bottleneck(out_channels, planes) for _ in rates[1:]]
+    for unit, rate in zip(units, rates, strict=True):
+        dilate(unit.conv2, rate)
+    return nn.Sequential(*units)

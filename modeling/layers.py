@@ -1,0 +1,77 @@
+"""Layers that several parts of the network share, and the one rule for atrous rates."""
+
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution without bias, batch norm, ReLU. Keeps the map's size at stride 1, whatever the rate."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, rate: int = 1):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride, rate * (kernel_size // 2), rate, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class SeparableConvBNReLU(nn.Sequential):
+    """3x3 depthwise, BN, ReLU, then 1x1, BN, ReLU: the paper's atrous separable convolution, as its code has it."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, rate: int = 1):
+        super().__init__(
+            nn.Conv2d(in_channels, in_channels, 3, padding=rate, dilation=rate, groups=in_channels, bias=False),
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+def conv3x3(in_channels: int, out_channels: int, *, rate: int = 1, is_separable: bool) -> nn.Sequential:
+    """The head's 3x3 convolution in either form."""
+    if is_separable:
+        return SeparableConvBNReLU(in_channels, out_channels, rate=rate)
+    return ConvBNReLU(in_channels, out_channels, 3, rate=rate)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with `align_corners=True`, the geometry of the whole network: [B, C, h, w] -> [B, C, *size]."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+
+
+def atrous_plan(strides: Iterable[int], output_stride: int, *, stem_stride: int = 2) -> list[tuple[int, int]]:
+    """(stride, rate) to run each unit with, given the strides it has in the classification network.
+
+    Once the network's stride is reached, a unit loses its own: it runs at the rate so far, and only the units after
+    it are dilated by what it lost (TF `stack_blocks_dense` and slim's `mobilenet_base`).
+    """
+    plan, current, rate = [], stem_stride, 1
+    for stride in strides:
+        if current == output_stride:
+            plan.append((1, rate))
+            rate *= stride
+        else:
+            plan.append((stride, 1))
+            current *= stride
+    return plan
+
+
+def dilate(conv: nn.Conv2d, rate: int) -> None:
+    """Give a library block's 3x3 convolution an atrous rate, in place; its weights do not depend on it."""
+    conv.dilation = conv.padding = (rate, rate)
+
+
+def initialize(module: nn.Module) -> None:
+    """He et al. (2015) for every convolution below `module`, 1 and 0 for batch norm."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,18 @@
+"""Where the data sets lie: the one file to edit."""
+
+import os
+
+ROOTS = {
+    "pascal": "/path/to/datasets/VOCdevkit/VOC2012",  # holds JPEGImages/
+    "sbd": "/path/to/datasets/benchmark_RELEASE/dataset",  # holds img/ and cls/
+    "cityscapes": "/path/to/datasets/cityscapes",  # holds leftImg8bit/ and gtFine/
+    "coco": "/path/to/datasets/coco",  # holds train2017/, val2017/ and annotations/
+    "folder": "/path/to/datasets/mine",  # holds JPEGImages/ and classes.txt
+}
+
+
+class Path:
+    @staticmethod
+    def db_root_dir(dataset: str) -> str:
+        """Root folder of a data set: DEEPLAB_<DATASET>_ROOT where it is set, else what stands above."""
+        return os.environ.get(f"DEEPLAB_{dataset.upper()}_ROOT") or ROOTS[dataset]

@@ -1,0 +1,318 @@
+"""Flags that the command scripts share, the defaults of each data set, and what a resumed run keeps."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from dataloaders import DATASETS
+from engine import AMP_TYPES
+from errors import UserError
+from modeling import BACKBONES, HEADS
+from utils.device import DEVICES
+from utils.losses import LOSSES
+from utils.lr_schedule import SCHEDULES
+
+# Defaults that differ by data set. pascal, cityscapes, coco: the paper's recipe (arXiv 1802.02611 and 1706.05587), its
+# 30,000 and 90,000 iterations in epochs of 10,582 and 2,975 pictures. folder and demo: found by trial, see README.
+RECIPES = {
+    "backbone": dict(pascal="resnet", cityscapes="resnet", coco="resnet", folder="resnet", demo="mobilenet"),
+    "backbone_weights": dict(pascal="imagenet", cityscapes="imagenet", coco="imagenet", folder="imagenet", demo="none"),
+    "crop_size": dict(pascal=[513], cityscapes=[769], coco=[513], folder=[513], demo=[129]),
+    "batch_size": dict(pascal=16, cityscapes=8, coco=16, folder=8, demo=8),
+    "epochs": dict(pascal=46, cityscapes=243, coco=30, folder=50, demo=12),
+    "lr": dict(pascal=0.007, cityscapes=0.007, coco=0.007, folder=0.01, demo=0.05),
+    "head_lr_factor": dict(pascal=1.0, cityscapes=1.0, coco=1.0, folder=10.0, demo=1.0),
+}
+# Network and data: a resumed run takes these from its checkpoint, and a flag that says otherwise is an error
+FIXED = (
+    "backbone", "out_stride", "head", "multi_grid", "dropout", "dataset", "use_sbd", "crop_size", "base_size",
+    "batch_size", "seed",
+)  # fmt: skip
+# Where and how far to run: never taken from a checkpoint
+OF_THIS_CALL = ("device", "workers", "run_dir", "checkname", "resume", "ft", "max_steps", "no_val", "compile")
+
+
+def train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py", description="Train DeepLabV3+.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add_network_flags(parser.add_argument_group("network"))
+    add_data_flags(parser.add_argument_group("data"))
+    add_training_flags(parser.add_argument_group("training"))
+    add_speed_flags(parser.add_argument_group("where and how fast"))
+    add_run_flags(parser.add_argument_group("runs"))
+    return parser
+
+
+def add_network_flags(group) -> None:
+    group.add_argument("--backbone", choices=BACKBONES, help=by_dataset("backbone", "what looks at the picture"))
+    group.add_argument(
+        "--out-stride",
+        type=int,
+        choices=(8, 16, 32),
+        help="picture side over feature map side; 8 costs about 3 times 16 (default: 16; drn: 8)",
+    )
+    group.add_argument(
+        "--head",
+        choices=HEADS,
+        default="separable",
+        help="ASPP and decoder with depthwise-separable or full convolutions; lite: 1x1 and no decoder",
+    )
+    group.add_argument("--multi-grid", action="store_true", help="rates x 1, 2, 4 in ResNet's last layer")
+    group.add_argument("--dropout", type=share_of_one, default=0.1, help="after ASPP")
+    group.add_argument(
+        "--backbone-weights",
+        metavar="{imagenet,none,FILE}",
+        help=by_dataset("backbone_weights", "where training starts from; imagenet downloads once"),
+    )
+
+
+def add_data_flags(group, *, dataset_default: str | None = "pascal") -> None:
+    group.add_argument("--dataset", choices=DATASETS, default=dataset_default, help="which data")
+    group.add_argument("--data-root", metavar="DIR", help="its folder, before DEEPLAB_<DATASET>_ROOT and mypath.py")
+    group.add_argument(
+        "--use-sbd",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="pascal: also train on SBD, 10,582 pictures in all",
+    )
+    group.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
+    group.add_argument(
+        "--base-size",
+        type=positive_int,
+        metavar="N",
+        help="draw the training scale 0.5 to 2 around short side N (default: around the native size)",
+    )
+    group.add_argument(
+        "--crop-size",
+        type=positive_int,
+        nargs="+",
+        metavar=("N", "W"),
+        help=by_dataset("crop_size", "training crop, N or H W"),
+    )
+
+
+def add_training_flags(group) -> None:
+    group.add_argument("--epochs", type=positive_int, help=by_dataset("epochs", "passes over the training pictures"))
+    group.add_argument(
+        "--batch-size",
+        type=positive_int,
+        help=by_dataset("batch_size", "pictures a step, over all processes and parts"),
+    )
+    group.add_argument(
+        "--accumulate",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="parts to compute a batch in: less memory, same gradient but for batch norm",
+    )
+    group.add_argument("--lr", type=positive, help=by_dataset("lr", "initial learning rate of the backbone"))
+    group.add_argument(
+        "--head-lr-factor",
+        type=positive,
+        metavar="F",
+        help=by_dataset("head_lr_factor", "times --lr gives the rate of ASPP and decoder"),
+    )
+    group.add_argument("--lr-scheduler", choices=SCHEDULES, default="poly", help="how the rate falls, step by step")
+    group.add_argument(
+        "--lr-step",
+        type=positive_int,
+        default=30,
+        metavar="EPOCHS",
+        help="--lr-scheduler step: a tenth every so many epochs",
+    )
+    group.add_argument(
+        "--warmup-steps", type=non_negative_int, default=0, metavar="N", help="rise linearly to the rate over N steps"
+    )
+    group.add_argument("--momentum", type=share_of_one, default=0.9, help="of SGD")
+    group.add_argument("--nesterov", action="store_true", help="Nesterov momentum")
+    group.add_argument(
+        "--weight-decay",
+        type=non_negative,
+        help="on convolutions but depthwise ones (default: 4e-5 for xception and mobilenet, else 1e-4)",
+    )
+    group.add_argument(
+        "--loss-type", choices=LOSSES, default="ce", help="cross-entropy, focal, or the hardest pixels of each picture"
+    )
+    group.add_argument("--focal-gamma", type=non_negative, default=2.0, help="--loss-type focal")
+    group.add_argument("--ohem-fraction", type=share_of_one, default=0.25, help="--loss-type ohem: share that counts")
+    group.add_argument(
+        "--use-balanced-weights",
+        action="store_true",
+        help="weigh classes by how rare they are, counted once from the raw labels",
+    )
+    group.add_argument(
+        "--freeze-bn",
+        action="store_true",
+        help="batch norm stays as the weights have it, statistics and affine: for small batches",
+    )
+    group.add_argument("--bn-momentum", type=share_of_one, default=0.1, help="the paper's 0.0003 is for 30,000 steps")
+    group.add_argument(
+        "--sync-bn",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="batch norm over all GPUs (default: with more than one)",
+    )
+    group.add_argument(
+        "--ema",
+        type=share_of_one,
+        default=0.0,
+        metavar="DECAY",
+        help="score and keep a running average of the weights, such as 0.999 (0: off)",
+    )
+    group.add_argument("--seed", type=non_negative_int, default=1, help="of weights, order, crops and dropout")
+
+
+def add_speed_flags(group) -> None:
+    add_device_flags(group)
+    group.add_argument("--amp", choices=AMP_TYPES, default="off", help="mixed precision of the training steps")
+    group.add_argument(
+        "--channels-last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="NHWC memory, faster on GPUs with --amp and on CPUs",
+    )
+    group.add_argument("--compile", action="store_true", help="torch.compile the training network")
+    group.add_argument("--deterministic", action="store_true", help="the same bits each time, slower on GPUs")
+
+
+def add_device_flags(group) -> None:
+    group.add_argument("--device", choices=DEVICES, default="auto", help="auto: CUDA, then MPS, then the CPU")
+    group.add_argument(
+        "--workers",
+        type=non_negative_int,
+        default=min(4, os.cpu_count() or 1),
+        help="processes that load pictures (0: none, load in line)",
+    )
+
+
+def add_run_flags(group) -> None:
+    group.add_argument(
+        "--run-dir", default="run", metavar="DIR", help="a run is DIR/<dataset>/<checkname>/experiment_<n>/"
+    )
+    group.add_argument("--checkname", metavar="NAME", help="name of a series of runs (default: deeplab-<backbone>)")
+    group.add_argument(
+        "--resume",
+        metavar="{auto,FILE}",
+        help="go on from a checkpoint in its own folder; auto: the newest of this data set and "
+        "checkname, or a fresh start",
+    )
+    group.add_argument("--ft", action="store_true", help="take only the weights of --resume FILE, for a new run")
+    group.add_argument(
+        "--max-steps", type=positive_int, metavar="N", help="stop after step N of the run; the schedule's length stays"
+    )
+    group.add_argument(
+        "--save-every",
+        type=positive_int,
+        metavar="N",
+        help="also write the checkpoint every N steps (default: each epoch)",
+    )
+    group.add_argument(
+        "--eval-interval", type=positive_int, default=1, metavar="EPOCHS", help="epochs between two validations"
+    )
+    group.add_argument("--no-val", action="store_true", help="no validation")
+
+
+def by_dataset(name: str, text: str) -> str:
+    values = {key: "x".join(map(str, v)) if isinstance(v, list) else v for key, v in RECIPES[name].items()}
+    if len(set(values.values())) == 1:
+        return f"{text} (default: {values['pascal']})"
+    return f"{text} (default: {', '.join(f'{key} {value}' for key, value in values.items())})"
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, set[str]]:
+    """The flags, and the names of those that stand on the command line."""
+    args = parser.parse_args(argv)
+    unset = object()
+    marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+    return args, {name for name, value in vars(marked).items() if value is not unset}
+
+
+def fill_defaults(args: argparse.Namespace) -> None:
+    """Set what depends on data set or backbone and was not given. Raises UserError for values that do not fit."""
+    for name, recipe in RECIPES.items():
+        if getattr(args, name) is None:
+            setattr(args, name, recipe[args.dataset])
+    if args.out_stride is None:
+        args.out_stride = 8 if args.backbone.startswith("drn") else 16
+    if args.weight_decay is None:
+        args.weight_decay = 4e-5 if args.backbone.startswith(("xception", "mobilenet")) else 1e-4
+    if args.checkname is None:
+        args.checkname = f"deeplab-{args.backbone}"
+    for name in ("data_root", "sbd_root"):
+        if folder := getattr(args, name):
+            setattr(args, name, os.path.abspath(os.path.expanduser(folder)))
+    args.crop_size = [args.crop_size[0], args.crop_size[-1]] if len(args.crop_size) < 3 else args.crop_size
+    check(args)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that do not go together."""
+    if len(args.crop_size) > 2:
+        raise UserError(f"--crop-size {' '.join(map(str, args.crop_size))}: give N, or H W")
+    if args.ft and args.resume in (None, "auto"):
+        raise UserError("--ft takes the weights of a checkpoint: name it with --resume FILE")
+    if args.nesterov and not args.momentum:
+        raise UserError("--nesterov needs --momentum above 0")
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def keep_from_checkpoint(args: argparse.Namespace, given: set[str], config: dict) -> None:
+    """Set in `args` what a resumed run keeps. `given` flags win, but for FIXED ones, which must agree."""
+    for name in set(config) & set(vars(args)) - set(OF_THIS_CALL):
+        old, new = config[name], getattr(args, name)
+        if name not in given or old == new:
+            setattr(args, name, old)
+        elif name in FIXED:
+            raise UserError(
+                f"{flag(name)} {new} contradicts the checkpoint's {old}: leave it out to go on, "
+                "or add --ft to start a new run from its weights"
+            )
+        else:
+            print(f"resumed with {flag(name)} {new} instead of {old}")
+
+
+def positive_int(text: str) -> int:
+    return checked(int, text, lambda value: value > 0, "a whole number above 0")
+
+
+def non_negative_int(text: str) -> int:
+    return checked(int, text, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def positive(text: str) -> float:
+    return checked(float, text, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def non_negative(text: str) -> float:
+    return checked(float, text, lambda value: 0 <= value < float("inf"), "a number, 0 or more")
+
+
+def share_of_one(text: str) -> float:
+    return checked(float, text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not is_good(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """The exit status of a command script: 2 and one line for what the user can fix, 130 for Ctrl-C."""
+    try:
+        return command()
+    except UserError as error:
+        rank = os.environ.get("RANK", "0")
+        print(f"{'' if rank == '0' else f'rank {rank}: '}error: {error.line()}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

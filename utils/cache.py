@@ -1,0 +1,29 @@
+"""Results that take long, kept outside the data folders and computed once, however many processes ask."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from utils.checkpoint import write_atomically
+
+
+def cache_folder() -> Path:
+    """DEEPLAB_CACHE, else `deeplab` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("DEEPLAB_CACHE") or Path(home) / "deeplab")
+
+
+def cached(name: str, compute: Callable[[], object]) -> object:
+    """The JSON value stored under `name`, else what `compute` gives, stored for the next time.
+
+    `name` must hold a digest of all that the value depends on. A second process waits for the first one's result.
+    """
+    path = cache_folder() / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.is_file():
+            write_atomically(path, json.dumps(compute()).encode())
+        return json.loads(path.read_text())

@@ -1,0 +1,61 @@
+"""Checkpoint files: tensors and plain values only, read without executing anything, written whole or not at all."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from errors import UserError
+
+# Released files of the known implementation hold NumPy scalars: these names, and no others, are let through
+NUMPY_SCALARS = [
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+]
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """What the file holds, on the CPU. Raises UserError for a missing, broken or foreign one."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no file {path}: give the path of a checkpoint or of weights")
+    try:
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler met: EOF, pickle, zip, key, runtime errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} cannot be read as a checkpoint ({reason}): give another one") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint: give another file")
+    return content
+
+
+def write_checkpoint(path: Path, content: dict) -> None:
+    """Put `content` at `path`, where the old file stays until the new one is whole on the disk."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Written beside, fsynced, renamed. On failure nothing is left behind."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the rename itself may be lost with the power
+    finally:
+        os.close(folder)

@@ -1,0 +1,42 @@
+"""Class weights from the raw labels of a training set."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from PIL import Image
+from tqdm import tqdm
+
+from utils.cache import cached
+
+
+class Labels(Protocol):
+    classes: Sequence[str]
+    name: str
+
+    def __len__(self) -> int: ...
+    def open_label(self, index: int) -> Image.Image: ...
+    def label_digest(self, index: int) -> bytes: ...
+
+
+def class_weights(labels: Labels) -> list[float]:
+    """1 / ln(1.02 + the class's share of the labelled pixels) a class (ENet, arXiv 1606.02147, section 5.2).
+
+    Counted once for a given content of the labels: no crop, no padding, no dependence on any other option.
+    """
+    digest = hashlib.sha256(f"{len(labels.classes)} classes".encode())
+    for index in range(len(labels)):
+        digest.update(labels.label_digest(index))
+    counts = cached(f"class-pixels-{labels.name}-{digest.hexdigest()[:32]}", lambda: count_pixels(labels))
+    total = sum(counts)
+    return [1 / math.log(1.02 + count / total) for count in counts]
+
+
+def count_pixels(labels: Labels) -> list[int]:
+    """Labelled pixels of each class over the whole set."""
+    counts = [0] * len(labels.classes)
+    for index in tqdm(range(len(labels)), desc="counting pixels a class (once)", unit="label"):
+        histogram = labels.open_label(index).histogram()
+        counts = [count + more for count, more in zip(counts, histogram, strict=False)]
+    return counts

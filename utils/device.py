@@ -1,0 +1,30 @@
+"""Where to compute."""
+
+import os
+
+import torch
+
+from errors import UserError
+from utils.distributed import local_rank
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def select_device(name: str) -> torch.device:
+    """The named device; auto takes CUDA, then MPS, then the CPU. Raises UserError where it is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, is_there in available.items() if is_there)
+    if not available[name]:
+        raise UserError(f"--device {name}: this machine or this PyTorch has none: give --device auto or cpu")
+    if name == "cuda":
+        torch.cuda.set_device(local_rank())
+        return torch.device("cuda", local_rank())
+    return torch.device(name)
+
+
+def make_deterministic() -> None:
+    """Only algorithms that give the same bits each time; slower on GPUs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)

@@ -1,0 +1,89 @@
+"""Losses a pixel. Each gives a sum and what to divide it by, so that parts of a batch add up to the whole exactly."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from errors import UserError
+
+LOSSES = ("ce", "focal", "ohem")
+IGNORE_INDEX = 255
+
+
+class CrossEntropy(nn.Module):
+    """`logits [B, K, H, W], label int64 [B, H, W] -> (sum over labelled pixels, their count or sum of weights)`
+
+    Both are scalars; nothing labelled gives (0, 0). `class_weights [K]` multiply each pixel's loss and its count.
+    """
+
+    def __init__(self, class_weights: Tensor | None = None):
+        super().__init__()
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        losses = self.pixel_losses(logits, label)
+        weights = self.pixel_weights(label)
+        return (losses * weights).sum(), weights.sum()
+
+    def pixel_losses(self, logits: Tensor, label: Tensor) -> Tensor:
+        """[B, H, W], unweighted, 0 where ignored."""
+        if torch.are_deterministic_algorithms_enabled() and logits.is_cuda:
+            # CUDA's two-dimensional nll_loss has no deterministic form; its one-dimensional one does
+            flat = logits.permute(0, 2, 3, 1).flatten(0, 2)
+            return F.cross_entropy(flat, label.flatten(), ignore_index=IGNORE_INDEX, reduction="none").view_as(label)
+        return F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="none")
+
+    def pixel_weights(self, label: Tensor) -> Tensor:
+        """[B, H, W], 0 where ignored."""
+        is_labelled = label != IGNORE_INDEX
+        if self.class_weights is None:
+            return is_labelled.float()
+        return self.class_weights[label.where(is_labelled, 0)] * is_labelled
+
+
+class Focal(CrossEntropy):
+    """(1 - p)^gamma times the cross-entropy of each pixel (Lin et al., arXiv 1708.02002, equation 4)."""
+
+    def __init__(self, class_weights: Tensor | None = None, *, gamma: float = 2.0):
+        super().__init__(class_weights)
+        self.gamma = gamma
+
+    def pixel_losses(self, logits: Tensor, label: Tensor) -> Tensor:
+        losses = super().pixel_losses(logits, label)
+        # -expm1(-x) is 1 - p without its rounding; the bound keeps the gradient finite at p = 1 for gamma < 1
+        return (-torch.expm1(-losses)).clamp_min(1e-12) ** self.gamma * losses
+
+
+class HardPixels(CrossEntropy):
+    """Only the hardest `fraction` of each picture's labelled pixels (TF DeepLab's hard example mining)."""
+
+    def __init__(self, class_weights: Tensor | None = None, *, fraction: float = 0.25):
+        super().__init__(class_weights)
+        if not 0 < fraction <= 1:
+            raise UserError(f"--ohem-fraction {fraction}: give a number above 0 and at most 1")
+        self.fraction = fraction
+
+    def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        losses = self.pixel_losses(logits, label)
+        weights = self.pixel_weights(label)
+        total, weight = logits.sum() * 0, weights.sum() * 0
+        for picture_losses, picture_weights, picture_label in zip(losses * weights, weights, label, strict=True):
+            is_labelled = picture_label != IGNORE_INDEX
+            count = int(is_labelled.sum())
+            if count:
+                hardest = picture_losses[is_labelled].topk(max(1, round(self.fraction * count)))
+                total = total + hardest.values.sum()
+                weight = weight + picture_weights[is_labelled][hardest.indices].sum()
+        return total, weight
+
+
+def build_loss(
+    kind: str, *, class_weights: Tensor | None = None, focal_gamma: float = 2.0, ohem_fraction: float = 0.25
+) -> CrossEntropy:
+    if kind == "ce":
+        return CrossEntropy(class_weights)
+    if kind == "focal":
+        return Focal(class_weights, gamma=focal_gamma)
+    if kind == "ohem":
+        return HardPixels(class_weights, fraction=ohem_fraction)
+    raise UserError(f"unknown loss {kind!r}: choose one of {', '.join(LOSSES)}")

@@ -1,0 +1,70 @@
+"""Pictures for people: labels in colour, and sheets of input | truth | prediction."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GAP = 6
+WHITE = (255, 255, 255)
+Palette = Sequence[tuple[int, int, int]]
+
+
+class Example(NamedTuple):
+    """One scored picture: image uint8 [3, H, W], label and prediction [H, W]."""
+
+    image: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+
+
+def colour(label: np.ndarray, palette: Palette) -> np.ndarray:
+    """Class numbers [H, W] -> uint8 [H, W, 3]; what is no class is white."""
+    table = np.full((256, 3), 255, np.uint8)
+    table[: len(palette)] = palette
+    return table[label]
+
+
+def example_row(example: Example, palette: Palette, width: int) -> np.ndarray:
+    """Input, truth and prediction side by side, each `width` wide: uint8 [h, 3 * width + 2 gaps, 3]."""
+    parts = [
+        example.image.transpose(1, 2, 0),
+        colour(example.label, palette),
+        colour(np.where(example.label == 255, 255, example.prediction), palette),
+    ]
+    height = round(parts[0].shape[0] * width / parts[0].shape[1])
+    filters = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
+    parts = [np.asarray(Image.fromarray(p).resize((width, height), f)) for p, f in zip(parts, filters, strict=True)]
+    gap = np.full((height, GAP, 3), 255, np.uint8)
+    return np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
+
+
+def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette, *, width: int = 320) -> Image.Image:
+    """A row an example, and the classes that occur with their colours below. White: not labelled, so not scored."""
+    rows = [example_row(example, palette, width) for example in examples]
+    gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
+    body = np.concatenate([part for row in rows for part in (row, gap)])
+    seen = np.unique(np.concatenate([np.append(e.label, e.prediction) for e in examples]))
+    footer = legend([n for n in seen if n < len(classes)], classes, palette, body.shape[1])
+    whole = Image.new("RGB", (body.shape[1], body.shape[0] + footer.height), WHITE)
+    whole.paste(Image.fromarray(body), (0, 0))
+    whole.paste(footer, (0, body.shape[0]))
+    return whole
+
+
+def legend(numbers: Sequence[int], classes: Sequence[str], palette: Palette, width: int) -> Image.Image:
+    """Swatches with class names, in as many lines as `width` needs."""
+    font, line, places, x, y = ImageFont.load_default(13), 20, [], GAP, 0
+    for number in numbers:
+        needed = 24 + int(font.getlength(classes[number])) + 14
+        if x + needed > width and x > GAP:
+            x, y = GAP, y + line
+        places.append((number, x, y))
+        x += needed
+    image = Image.new("RGB", (width, y + line + GAP), WHITE)
+    pen = ImageDraw.Draw(image)
+    for number, x, y in places:
+        pen.rectangle((x, y + 3, x + 18, y + 15), fill=tuple(palette[number]), outline=(128, 128, 128))
+        pen.text((x + 24, y + 1), classes[number], fill=(0, 0, 0), font=font)
+    return image
