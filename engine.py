@@ -17,7 +17,7 @@ from tqdm import tqdm
 from utils.checkpoint import write_checkpoint
 from utils.distributed import all_reduce, is_main_process, rank, sync_buffers, world_size, wrap
 from utils.inference import Normalise, whole_image_logits
-from utils.metrics import ConfusionMatrix, percent
+from utils.metrics import ConfusionMatrix, percent, write_metrics
 from utils.optim import restore
 from utils.preemption import StopSignals
 from utils.run_folder import RunFolder
@@ -93,6 +93,7 @@ class Trainer:
         self.epoch = self.step = 0  # finished ones
         self.best_pred = 0.0
         self.epoch_losses, self.epoch_seconds = 0.0, 0.0  # sums over the epoch that is under way
+        self.scores: dict | None = None  # of the last validation
         self.board: Board | None = None
         self.signals = StopSignals()
 
@@ -258,10 +259,13 @@ class Trainer:
             model, self.val_loader, num_classes=len(self.classes), device=self.device,
             num_examples=self.settings.num_examples,
         )  # fmt: skip
+        self.scores = confusion.scores(self.classes)
         if is_main_process():
+            how = {"protocol": "whole", "out_stride": model.output_stride, "step": self.step}
+            write_metrics(self.run.metrics, self.scores, **how)
             self.board.examples(examples, self.palette, self.step)
             sheet(examples, self.classes, self.palette).save(self.run.sheet)
-        return confusion.scores(self.classes)
+        return self.scores
 
     def save(self, path: Path) -> None:
         if is_main_process():
@@ -305,17 +309,18 @@ def score(
 ) -> tuple[ConfusionMatrix, list[Example]]:
     """The default protocol: every picture whole, at its own size, in one forward pass.
 
-    Returns the confusion matrix over all processes, and this process's first `num_examples` pictures.
+    Returns the confusion matrix over all processes, and `num_examples` pictures, spread over this process's part.
     """
     model.eval()
     confusion, examples = ConfusionMatrix(num_classes, device), []
     normalise = Normalise(model.mean, model.std, device)
-    for batch in progress("scoring", 0, len(loader), iterable=loader, unit="batch"):
+    spacing = max(1, len(loader) // max(1, num_examples))  # neighbours in a list are often alike
+    for number, batch in enumerate(progress("scoring", 0, len(loader), iterable=loader, unit="batch")):
         image = batch["image"].to(device, non_blocking=True)
         logits = whole_image_logits(model, image, normalise=normalise, output_stride=model.output_stride)
         prediction = logits.argmax(1)
         confusion.update(prediction, batch["label"].to(device, non_blocking=True))
-        if len(examples) < num_examples:
+        if number % spacing == 0 and len(examples) < num_examples:
             examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.cpu().numpy())
     confusion.all_reduce()
     return confusion, examples[:num_examples]

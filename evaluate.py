@@ -4,20 +4,21 @@ python evaluate.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_bes
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 import options
 from dataloaders import build_dataset, whole_loader
 from engine import score
 from errors import UserError
 from modeling import DeepLab, build_model
-from utils.checkpoint import read_checkpoint, write_atomically
+from utils.checkpoint import read_checkpoint
 from utils.device import select_device
 from utils.distributed import is_main_process, process_group, rank, world_size
-from utils.metrics import table
+from utils.metrics import table, write_metrics
 from utils.visualize import sheet
 
 
@@ -64,7 +65,7 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             how |= {"pictures": len(pictures), "checkpoint": args.checkpoint}
             print(f"{table(scores)}\nprotocol whole, stride {model.output_stride}, {len(pictures)} pictures")
             if args.out:
-                write_results(Path(args.out), how | scores, sheet(examples, pictures.classes, pictures.palette))
+                write_results(Path(args.out), scores, how, sheet(examples, pictures.classes, pictures.palette))
     return 0
 
 
@@ -82,10 +83,10 @@ def load_model(state: dict, source: str, *, out_stride: int | None = None) -> De
     return model
 
 
-def write_results(folder: Path, results: dict, picture) -> None:
+def write_results(folder: Path, scores: dict, how: dict, picture: Image.Image) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "metrics.json", (json.dumps(results, indent=2) + "\n").encode())
+        write_metrics(folder / "metrics.json", scores, **how)
         picture.save(folder / "sheet.png")
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror}): give another --out") from error

@@ -34,6 +34,7 @@ from utils.distributed import is_main_process, process_group, rank, share, world
 from utils.environment import describe_environment
 from utils.losses import build_loss
 from utils.lr_schedule import rate_factor
+from utils.metrics import table
 from utils.optim import parameter_groups
 from utils.run_folder import RunFolder, newest_checkpoint
 from utils.seeding import seed_everything
@@ -235,7 +236,8 @@ def finish(trainer: Trainer, config: dict) -> int:
     if stopped_by := trainer.fit():
         print(f"stopped by signal {stopped_by} after step {trainer.step}; go on with --resume {trainer.run.checkpoint}")
         return 128 + stopped_by
-    if is_main_process() and trainer.val_loader is not None:
+    if is_main_process() and trainer.scores:
+        print(f"{table(trainer.scores)}\nprotocol whole, stride {trainer.model.output_stride}")
         print(f"best val mIoU {100 * trainer.best_pred:.2f}; {trainer.run.best}\nsheet {trainer.run.sheet}")
     return 0
 

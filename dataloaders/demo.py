@@ -49,11 +49,10 @@ def draw_scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     numbers = random.integers(1, len(CLASSES), size=random.integers(4, 9))
     for number in sorted(numbers, key=lambda n: n in (6, 7)):  # thin and small ones last, so that they are seen
         mask = draw_mask(CLASSES[number], random)
-        colours = random.uniform(0, 255, (2, 3))
-        colours[1] = (colours[0] + 128 + random.uniform(-40, 40, 3)) % 256  # far from the first one in every channel
-        mixture = TEXTURES[CLASSES[number]](*turned_grid(random), random)[..., None]
-        texture = colours[0] * mixture + colours[1] * (1 - mixture)
-        picture[mask], label[mask] = texture[mask], number
+        first = random.uniform(0, 255, 3)
+        second = (first + 128 + random.uniform(-40, 40, 3)) % 256  # far from the first in every channel
+        mixture = TEXTURES[CLASSES[number]](*turned_places(mask, random), random)[:, None]
+        picture[mask], label[mask] = first * mixture + second * (1 - mixture), number
     picture += random.normal(0, 6, picture.shape)
     return picture.clip(0, 255).astype(np.uint8), label
 
@@ -63,9 +62,9 @@ def draw_ground(random: np.random.Generator) -> np.ndarray:
     return np.asarray(clouds.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64).copy()
 
 
-def turned_grid(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates in pixels, turned by a random angle and shifted."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH] + random.uniform(0, 20, (2, 1, 1))
+def turned_places(mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates in pixels of the places in `mask`, turned by a random angle and shifted."""
+    y, x = np.argwhere(mask).T + random.uniform(0, 20, (2, 1))
     angle = random.uniform(0, np.pi)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 

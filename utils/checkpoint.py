@@ -28,11 +28,20 @@ def read_checkpoint(path: str | Path) -> dict:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler met: EOF, pickle, zip, key, runtime errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint ({reason}): give another one") from error
+        raise UserError(f"{path} cannot be read as a checkpoint ({explain(error)}): give another file") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint: give another file")
     return content
+
+
+def explain(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "Weights only load failed" in lines[0]:
+        foreign = next((line.split("GLOBAL ")[1].split()[0] for line in lines if "GLOBAL " in line), None)
+        if foreign:
+            return f"it holds {foreign}, not only tensors and plain values; nothing of it was run"
+        return "it is no PyTorch file, or holds more than tensors and plain values"
+    return lines[0]
 
 
 def write_checkpoint(path: Path, content: dict) -> None:

@@ -15,7 +15,7 @@ def describe_environment() -> dict:
     return {
         "versions": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a plain string: checkpoints hold nothing else
             "torchvision": torchvision.__version__,
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,

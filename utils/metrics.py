@@ -1,10 +1,13 @@
 """Scores of a segmentation, all from one confusion matrix."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from utils.checkpoint import write_atomically
 from utils.distributed import all_reduce
 from utils.losses import IGNORE_INDEX
 
@@ -48,6 +51,11 @@ class ConfusionMatrix:
                 name: {"iou": number(i), "accuracy": number(a), "pixels": pixels} for name, i, a, pixels in rows
             },
         }
+
+
+def write_metrics(path: Path, scores: dict, **how: object) -> None:
+    """The scores as JSON, after `how` they came about: at least `protocol` and `out_stride`."""
+    write_atomically(path, (json.dumps(how | scores, indent=2) + "\n").encode())
 
 
 def number(value: Tensor | float) -> float | None:

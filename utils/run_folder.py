@@ -10,12 +10,15 @@ CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 
 class RunFolder:
-    """`config.json`, `log.jsonl` (an object an epoch), the latest and the best checkpoint, events and the sheet."""
+    """`config.json`, `log.jsonl` (an object an epoch), the latest and the best checkpoint, TensorBoard events, and
+    `metrics.json` and `sheet.png` of the last validation.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.checkpoint, self.best = path / CHECKPOINT, path / BEST
-        self.config, self.log, self.sheet = path / "config.json", path / "log.jsonl", path / "sheet.png"
+        self.config, self.log = path / "config.json", path / "log.jsonl"
+        self.metrics, self.sheet = path / "metrics.json", path / "sheet.png"
 
     @classmethod
     def create(cls, runs: Path) -> "RunFolder":

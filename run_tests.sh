@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Style and the quick tests; with --all the slow ones too. Further arguments go to pytest: bash run_tests.sh -k resume
+set -euo pipefail
+. "$(dirname "$0")/setup.sh"
+cd "$here"
+which=(-m "not slow")
+if [ "${1:-}" = --all ]; then which=(); shift; fi
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check .
+exec "$PYTHON" -m pytest "${which[@]}" "$@"

@@ -1,0 +1,42 @@
+# Sourced by the other scripts. Sets PYTHON to one that has the requirements: $PYTHON, python3, or .venv made for it.
+# Gives `launch ARGS...`: train.py plainly, or under torchrun with one process for each of several GPUs.
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+has_requirements() {
+    "$1" - "$here/requirements.txt" <<'PYTHON' 2>/dev/null
+import importlib.metadata, re, sys
+assert sys.version_info >= (3, 10)
+def number(version): return tuple(map(int, re.findall(r"\d+", version)[:3]))
+for line in open(sys.argv[1]):
+    name, bound = line.split("#")[0].strip().split(">=")
+    assert number(importlib.metadata.version(name)) >= number(bound), name
+import torchvision  # a torch build that does not fit it fails here
+PYTHON
+}
+
+choose_python() {
+    for candidate in "${PYTHON:-}" "$here/.venv/bin/python" python3 python; do
+        if [ -n "$candidate" ] && has_requirements "$candidate"; then PYTHON=$candidate; return; fi
+    done
+    for candidate in python3 python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            echo "installing requirements.txt into $here/.venv (a few minutes)" >&2
+            "$candidate" -m venv "$here/.venv"
+            "$here/.venv/bin/python" -m pip install -q -r "$here/requirements.txt"
+            PYTHON=$here/.venv/bin/python
+            return
+        fi
+    done
+    echo "error: no Python >= 3.10 found: install one" >&2
+    exit 2
+}
+
+launch() {
+    gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+    if [ "$gpus" -gt 1 ]; then
+        exec "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$gpus" "$here/train.py" "$@"
+    fi
+    exec "$PYTHON" "$here/train.py" "$@"
+}
+
+choose_python

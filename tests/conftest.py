@@ -1,0 +1,156 @@
+"""Small data sets in temporary folders, and nothing left behind from one test to the next."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+
+from dataloaders.palettes import voc_palette
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def clean_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def shared():
+    """Real pictures and weights beside the project."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip(f"no real data: {SHARED / 'data'} is not there")
+    return SHARED
+
+
+def random_label(random: np.random.Generator, num_classes: int, size=(36, 48)) -> np.ndarray:
+    """Blocks of classes with a frame of 255."""
+    blocks = random.integers(0, num_classes, (3, 4), dtype=np.uint8)
+    label = np.kron(blocks, np.ones((size[0] // 3, size[1] // 4), np.uint8))
+    label[0], label[:, -1] = 255, 255
+    return label
+
+
+def save_label(label: np.ndarray, path: Path, num_classes: int = 21) -> None:
+    image = Image.fromarray(label)
+    image.putpalette(np.array(voc_palette(num_classes), np.uint8).tobytes())
+    image.save(path)
+
+
+def write_voc(
+    root: Path, splits: dict[str, list[str]], num_classes: int = 21, seed: int = 0, ending: str = ".jpg"
+) -> Path:
+    """A tree in VOC's layout whose pictures have a colour a class."""
+    random = np.random.default_rng(seed)
+    palette = np.array([*voc_palette(num_classes), *[(255, 255, 255)] * (256 - num_classes)], np.uint8)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, ids in splits.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{key}\n" for key in ids))
+        for key in ids:
+            label = random_label(random, num_classes)
+            save_label(label, root / f"SegmentationClass/{key}.png", num_classes)
+            Image.fromarray(palette[label]).save(root / f"JPEGImages/{key}{ending}")
+    return root
+
+
+@pytest.fixture
+def voc_root(tmp_path):
+    return write_voc(tmp_path / "VOC2012", {"train": [f"t{n}" for n in range(6)], "val": ["v0", "v1", "v2"]})
+
+
+@pytest.fixture
+def folder_root(tmp_path):
+    """Own data with three classes."""
+    root = write_voc(tmp_path / "mine", {"train": [f"t.{n}" for n in range(6)], "val": ["v.0", "v.1"]}, num_classes=3)
+    (root / "classes.txt").write_text("ground\nwall\nsky\n")
+    return root
+
+
+@pytest.fixture
+def sbd_root(tmp_path, voc_root):
+    """t0 is also in VOC train, v0 in VOC val, s0 and s1 in neither."""
+    root, random = tmp_path / "sbd", np.random.default_rng(7)
+    for folder in ("img", "cls"):
+        (root / folder).mkdir(parents=True)
+    for key in ("t0", "v0", "s0", "s1"):
+        label = random.integers(0, 21, (36, 48), dtype=np.uint8)
+        Image.fromarray(random.integers(0, 255, (36, 48, 3), dtype=np.uint8)).save(root / f"img/{key}.jpg")
+        savemat(root / f"cls/{key}.mat", {"GTcls": {"Segmentation": label}})
+    (root / "train.txt").write_text("t0\nv0\ns0\n")
+    (root / "val.txt").write_text("s1\n")
+    return root
+
+
+@pytest.fixture
+def cityscapes_root(tmp_path):
+    root, random = tmp_path / "cityscapes", np.random.default_rng(3)
+    for split, count in (("train", 4), ("val", 2)):
+        pictures, labels = root / f"leftImg8bit/{split}/town", root / f"gtFine/{split}/town"
+        pictures.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for number in range(count):
+            stem = f"town_{number:06d}_000019"
+            label = random.integers(0, 34, (32, 64), dtype=np.uint8)
+            Image.fromarray(random.integers(0, 255, (32, 64, 3), dtype=np.uint8)).save(
+                pictures / f"{stem}_leftImg8bit.png"
+            )
+            Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
+    return root
+
+
+def box(left: int, top: int, right: int, bottom: int) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def coco_object(image_id: int, category: int, outline, is_crowd: int = 0) -> dict:
+    return {"image_id": image_id, "category_id": category, "segmentation": outline, "iscrowd": is_crowd}
+
+
+@pytest.fixture
+def coco_root(tmp_path):
+    """100x80 pictures. 1: person (class 15) over dog (12), a crowd; 2: a small cat; 3: a giraffe; 4, 5: a large bus."""
+    root, random = tmp_path / "coco", np.random.default_rng(5)
+    crowd = np.zeros((80, 100), np.uint8)
+    crowd[70:, :] = 1
+    runs = {"size": [80, 100], "counts": run_lengths(crowd)}
+    objects = [
+        coco_object(1, 1, [box(10, 10, 60, 60)]),
+        coco_object(1, 18, [box(40, 40, 90, 65)]),
+        coco_object(1, 1, runs, is_crowd=1),
+        coco_object(2, 17, [box(0, 0, 20, 20)]),
+        coco_object(3, 25, [box(0, 0, 90, 70)]),
+        coco_object(4, 6, [box(0, 0, 90, 70)]),
+        coco_object(5, 6, [box(5, 5, 95, 75)]),
+    ]
+    for number, entry in enumerate(objects):
+        entry |= {"id": number + 1, "bbox": [0, 0, 1, 1], "area": 1}
+    images = [{"id": n, "file_name": f"{n:012d}.jpg", "height": 80, "width": 100} for n in range(1, 6)]
+    categories = [{"id": n, "name": str(n)} for n in (1, 6, 17, 18, 25)]
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / f"{split}2017").mkdir()
+        content = {"images": images, "annotations": objects, "categories": categories}
+        (root / f"annotations/instances_{split}2017.json").write_text(json.dumps(content))
+        for image in images:
+            pixels = random.integers(0, 255, (80, 100, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"{split}2017/{image['file_name']}")
+    return root
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: column by column, beginning with zeros."""
+    flat = mask.flatten(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    bounds = [0, *edges.tolist(), flat.size]
+    runs = np.diff(bounds).tolist()
+    return [0, *runs] if flat[0] else runs

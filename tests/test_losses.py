@@ -1,0 +1,123 @@
+"""Losses against their formulas, and the sum-and-count contract that makes parts add up."""
+
+import numpy as np
+import pytest
+import torch
+
+from errors import UserError
+from utils.losses import build_loss
+
+K = 4
+
+
+def sample(seed: int = 0, size=(2, 6, 7)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size[0], K, *size[1:], generator=generator) * 2
+    label = torch.randint(0, K, size, generator=generator)
+    label[0, 0, :3] = 255
+    return logits, label
+
+
+def probabilities(logits: torch.Tensor, label: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(probability of the true class, class) of each labelled pixel, by NumPy."""
+    scores = logits.double().numpy().transpose(0, 2, 3, 1).reshape(-1, K)
+    truth = label.numpy().ravel()
+    scores, truth = scores[truth != 255], truth[truth != 255]
+    exponent = np.exp(scores)
+    return exponent[np.arange(len(truth)), truth] / exponent.sum(1), truth
+
+
+def mean(criterion, logits, label) -> float:
+    total, weight = criterion(logits, label)
+    return float(total / weight)
+
+
+def test_cross_entropy_is_the_mean_over_labelled_pixels():
+    logits, label = sample()
+    p, _ = probabilities(logits, label)
+    assert mean(build_loss("ce"), logits, label) == pytest.approx(-np.log(p).mean(), rel=1e-5)
+
+
+def test_class_weights_weigh_sum_and_count():
+    logits, label = sample()
+    weights = np.array([0.5, 1.0, 3.0, 10.0])
+    p, truth = probabilities(logits, label)
+    expected = (-np.log(p) * weights[truth]).sum() / weights[truth].sum()
+    criterion = build_loss("ce", class_weights=torch.tensor(weights, dtype=torch.float32))
+    assert mean(criterion, logits, label) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_is_focal_at_each_pixel(gamma):
+    logits, label = sample()
+    p, _ = probabilities(logits, label)
+    expected = (-((1 - p) ** gamma) * np.log(p)).mean()
+    assert mean(build_loss("focal", focal_gamma=gamma), logits, label) == pytest.approx(expected, rel=1e-4)
+
+
+def test_focal_gradient_is_no_multiple_of_cross_entropys():
+    logits, label = sample()
+    gradients = []
+    for kind in ("ce", "focal"):
+        leaf = logits.clone().requires_grad_()
+        build_loss(kind)(leaf, label)[0].backward()
+        gradients.append(leaf.grad.transpose(0, 1)[:, label != 255].norm(dim=0))
+    ratio = gradients[1] / gradients[0]
+    assert ratio.max() / ratio.min() > 10
+
+
+def test_focal_gradient_is_finite_where_the_prediction_is_certain():
+    logits = torch.tensor([100.0, -100.0, -100.0, -100.0]).view(1, K, 1, 1).requires_grad_()
+    build_loss("focal", focal_gamma=0.5)(logits, torch.zeros(1, 1, 1, dtype=torch.long))[0].backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_hard_pixels_are_the_hardest_of_each_picture():
+    logits, label = sample()
+    expected, count = 0.0, 0
+    for one, truth in zip(logits, label, strict=True):
+        p, _ = probabilities(one[None], truth[None])
+        losses = np.sort(-np.log(p))[::-1]
+        kept = max(1, round(0.3 * len(losses)))
+        expected, count = expected + losses[:kept].sum(), count + kept
+    total, weight = build_loss("ohem", ohem_fraction=0.3)(logits, label)
+    assert float(weight) == count
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+
+
+def test_all_pixels_as_hard_ones_are_cross_entropy():
+    logits, label = sample()
+    weights = torch.tensor([0.5, 1.0, 3.0, 10.0])
+    plain, hard = (build_loss(kind, class_weights=weights, ohem_fraction=1.0) for kind in ("ce", "ohem"))
+    assert mean(hard, logits, label) == pytest.approx(mean(plain, logits, label), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ce", "focal", "ohem"])
+class TestEveryLoss:
+    def test_padding_changes_nothing(self, kind):
+        logits, label = sample()
+        padded = torch.cat([logits, torch.randn(2, K, 5, 7)], dim=2)
+        padded_label = torch.cat([label, torch.full((2, 5, 7), 255)], dim=1)
+        one, two = build_loss(kind)(logits, label), build_loss(kind)(padded, padded_label)
+        assert float(one[0]) == pytest.approx(float(two[0]), rel=1e-6) and one[1] == two[1]
+
+    def test_nothing_labelled_gives_zero_and_a_finite_gradient(self, kind):
+        logits = torch.randn(2, K, 5, 5, requires_grad=True)
+        total, weight = build_loss(kind)(logits, torch.full((2, 5, 5), 255))
+        total.backward()
+        assert total == 0 and weight == 0 and (logits.grad == 0).all()
+
+    def test_parts_add_up_to_the_whole(self, kind):
+        logits, label = sample()
+        criterion = build_loss(kind, class_weights=torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        whole = criterion(logits, label)
+        parts = [criterion(logits[i : i + 1], label[i : i + 1]) for i in range(2)]
+        for index in (0, 1):
+            assert float(sum(part[index] for part in parts)) == pytest.approx(float(whole[index]), rel=1e-6)
+
+
+def test_unknown_loss_names_the_choices():
+    with pytest.raises(UserError, match="choose one of ce, focal, ohem"):
+        build_loss("dice")
+    with pytest.raises(UserError, match="--ohem-fraction 0"):
+        build_loss("ohem", ohem_fraction=0.0)

@@ -1,0 +1,230 @@
+"""The networks against published counts, torchvision's own, and what must hold for any of them."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from errors import UserError
+from modeling import BACKBONES, build_model
+from modeling.cost import cost, main
+from modeling.layers import atrous_plan
+from modeling.weights import load_weights
+
+# backbone, head, stride, parameters, multiply-accumulates / 1e9 at 513x513 and 21 classes
+PUBLISHED = [
+    ("xception", "separable", 16, 41_055_413, 54.04),
+    ("xception", "separable", 8, 41_055_413, 176.85),
+    ("xception", "standard", 16, 54_711_461, 86.68),
+    ("xception", "standard", 8, 54_711_461, 248.78),
+    ("xception41", "separable", 16, 28_108_661, 40.01),
+    ("xception71", "separable", 16, 43_477_837, None),
+    ("resnet", "standard", 16, 59_344_309, 92.82),
+    ("resnet", "standard", 8, 59_344_309, 267.92),
+    ("resnet50", "standard", 16, 40_352_181, 72.19),
+    ("resnet50", "standard", 8, 40_352_181, 187.90),
+    ("mobilenet", "standard", 16, 5_816_053, None),
+    ("mobilenet", "lite", 16, 2_113_557, 2.741),
+    ("drn", "standard", 8, 40_737_061, 192.06),
+]
+STRIDES = [(name, stride) for name, (*_, strides) in BACKBONES.items() for stride in strides]
+
+
+@pytest.mark.parametrize(("backbone", "head", "stride", "parameters", "gmacs"), PUBLISHED)
+def test_cost_is_as_published(backbone, head, stride, parameters, gmacs):
+    counted, macs = cost(backbone, 21, output_stride=stride, head=head, size=(513, 513))
+    assert counted == parameters
+    if gmacs is not None:
+        assert macs / 1e9 == pytest.approx(gmacs, abs=0.0051)
+
+
+def test_cost_of_cityscapes_networks():
+    assert cost("xception", 19, output_stride=16, head="separable", size=(1025, 2049))[1] / 1e9 == pytest.approx(
+        418.38, abs=0.005
+    )
+    assert cost("xception71", 19, output_stride=16, head="separable", size=(1025, 2049)) == (
+        43_477_323,
+        pytest.approx(513.04e9, abs=5e6),
+    )
+
+
+def test_cost_command_prints_a_row_a_network(capsys):
+    assert main(["--backbone", "xception", "resnet50", "--head", "separable", "--out-stride", "16", "8"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert len(rows) == 4
+    assert "41,055,413" in rows[0] and "54.04" in rows[0] and "176.85" in rows[1]
+    assert main(["--backbone", "drn", "--out-stride", "32"]) == 2
+    assert "drn has no output stride 32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("backbone", "stride"), STRIDES)
+@pytest.mark.parametrize("size", [513, 512])
+def test_map_sizes(backbone, stride, size):
+    with torch.device("meta"):
+        model = build_model(backbone, 7, output_stride=stride)
+        low_level, features = model.backbone(torch.empty(1, 3, size, size))
+        assert low_level.shape == (1, model.backbone.low_level_channels, *[-(-size // 4)] * 2)
+        assert features.shape == (1, model.backbone.out_channels, *[-(-size // stride)] * 2)
+        assert model.output_stride == stride
+        assert model(torch.empty(2, 3, size, size - 100)).shape == (2, 7, size, size - 100)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("head", ["separable", "standard", "lite"])
+def test_one_state_dict_serves_every_stride(backbone, head):
+    with torch.device("meta"):
+        shapes = [
+            {k: v.shape for k, v in build_model(backbone, 5, output_stride=s, head=head).state_dict().items()}
+            for s in BACKBONES[backbone][2]
+        ]
+    assert all(other == shapes[0] for other in shapes)
+
+
+def rates(model: nn.Module) -> list[int]:
+    return [layer.dilation[0] for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] > 1]
+
+
+@pytest.mark.parametrize(
+    ("stride", "expected"),
+    [(16, [1] * 14 + [2] * 3), (8, [1] * 7 + [2] * 7 + [4] * 3), (32, [1] * 17)],
+)
+def test_mobilenet_rates(stride, expected):
+    with torch.device("meta"):
+        assert rates(build_model("mobilenet", 2, output_stride=stride).backbone) == [1, *expected]  # the stem first
+
+
+@pytest.mark.parametrize(
+    ("stride", "entry3", "middle", "exit1", "exit2"), [(32, 1, 1, 1, 1), (16, 1, 1, 1, 2), (8, 1, 2, 2, 4)]
+)
+def test_xception_rates(stride, entry3, middle, exit1, exit2):
+    with torch.device("meta"):
+        backbone = build_model("xception", 2, output_stride=stride).backbone
+    assert set(rates(backbone.entry[2])) == {entry3}
+    assert {rate for block in backbone.middle for rate in rates(block)} == {middle}
+    assert set(rates(backbone.exit)) == {exit1}
+    assert set(rates(backbone.final)) == {exit2}
+
+
+def test_resnet_rates_and_multi_grid():
+    with torch.device("meta"):
+        at_8 = build_model("resnet50", 2, output_stride=8).backbone
+        at_16 = build_model("resnet50", 2, output_stride=16, multi_grid=True).backbone
+    layer4 = [unit.conv2.dilation[0] for unit in at_16.layer4]
+    assert layer4 == [2, 4, 8]
+    assert {unit.conv2.dilation[0] for unit in at_8.layer3} == {2}
+    assert {unit.conv2.dilation[0] for unit in at_8.layer4} == {4}
+
+
+def test_drn_halves_its_rates_at_16():
+    with torch.device("meta"):
+        networks = [build_model("drn", 2, output_stride=stride).backbone for stride in (8, 16)]
+    for name in ("layer5", "layer6", "layer7"):
+        eight, sixteen = (set(rates(getattr(network, name))) for network in networks)
+        assert {rate // 2 for rate in eight} == sixteen, name
+    assert networks[1].layer5[0].conv2.stride == (2, 2)
+
+
+def test_unit_that_loses_its_stride_keeps_the_old_rate():
+    assert atrous_plan([2, 2, 2, 1, 2, 1], 16) == [(2, 1), (2, 1), (2, 1), (1, 1), (1, 1), (1, 2)]
+    assert atrous_plan([2, 2, 2, 1, 2, 1], 8) == [(2, 1), (2, 1), (1, 1), (1, 2), (1, 2), (1, 4)]
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_aspp_reaches_equally_far_at_every_stride(stride):
+    with torch.device("meta"):
+        branches = build_model("resnet50", 2, output_stride=stride, head="standard").aspp.branches
+    assert [branch[0].dilation[0] * stride for branch in branches[2:]] == [96, 192, 288]
+
+
+def test_resnet_is_torchvisions_at_stride_32():
+    theirs = torchvision.models.resnet50(weights=None).eval()
+    ours = build_model("resnet50", 2, output_stride=32).backbone.eval()
+    report = load_weights(ours, theirs.state_dict())
+    assert not report.missing and not report.unexpected and not report.mismatched
+    image = torch.randn(1, 3, 65, 97)
+    expected = torchvision.models._utils.IntermediateLayerGetter(theirs, {"layer1": "low", "layer4": "high"})(image)
+    low_level, features = ours(image)
+    assert torch.equal(low_level, expected["low"]) and torch.equal(features, expected["high"])
+
+
+def test_mobilenet_is_torchvisions_at_stride_32():
+    theirs = torchvision.models.mobilenet_v2(weights=None).eval()
+    ours = build_model("mobilenet", 2, output_stride=32).backbone.eval()
+    report = load_weights(ours, theirs.state_dict())
+    assert not report.missing and not report.unexpected and not report.mismatched
+    image = torch.randn(1, 3, 65, 97)
+    low_level, features = ours(image)
+    assert torch.equal(low_level, theirs.features[:4](image))
+    assert torch.equal(features, theirs.features[:18](image))
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "drn22"])
+def test_a_dilated_network_computes_the_strided_one_in_between(backbone):
+    """At places that the coarse network has, dropping a stride and dilating what follows changes nothing."""
+    coarse, fine = {"resnet50": (32, 16), "drn22": (16, 8)}[backbone]
+    one = build_model(backbone, 2, output_stride=coarse).backbone.eval()
+    two = build_model(backbone, 2, output_stride=fine).backbone.eval()
+    two.load_state_dict(one.state_dict())
+    if backbone == "resnet50":
+        for network, stride in ((one, 2), (two, 1)):  # the unit that loses its stride gets the new rate: equalise it
+            network.layer4[0].conv2.dilation = network.layer4[0].conv2.padding = (1, 1)
+            assert network.layer4[0].conv2.stride == (stride, stride)
+    else:
+        two.layer5[0].conv1.dilation = two.layer5[0].conv1.padding = (1, 1)
+    image = torch.randn(1, 3, 129, 161)
+    torch.testing.assert_close(two(image)[1][..., ::2, ::2], one(image)[1], rtol=1e-3, atol=1e-4)
+
+
+def test_xception_shortcut_takes_its_input_as_it_came():
+    with torch.no_grad():
+        block = build_model("xception41", 2).backbone.middle[0].eval()
+        for conv in block.convs:
+            conv[2].weight.zero_()  # the convolutions give nothing: what comes out is the shortcut alone
+        features = torch.randn(1, 728, 5, 5)
+        assert torch.equal(block(features.clone())[0], features)
+
+
+def test_xception_epsilons():
+    model = build_model("xception41", 2)
+    assert {layer.eps for layer in model.backbone.modules() if isinstance(layer, nn.BatchNorm2d)} == {1e-3}
+    assert {layer.eps for layer in model.aspp.modules() if isinstance(layer, nn.BatchNorm2d)} == {1e-5}
+
+
+def test_image_pooling_is_the_mean_everywhere():
+    pooling = build_model("mobilenet", 2).aspp.branches[0].eval()
+    pooled = pooling(torch.randn(1, 320, 4, 6))
+    assert torch.equal(pooled, pooled[..., :1, :1].expand_as(pooled))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("vgg", 2), "unknown backbone 'vgg': choose one of resnet"),
+        (("drn", 2, 32), "drn has no output stride 32: choose one of 8, 16"),
+        (("resnet", 2, 16, "big"), "unknown head 'big': choose one of separable"),
+        (("xception", 2, 16, "separable", "imagenet"), "give none, or FILE"),
+        (("drn22", 2, 16, "separable", "imagenet"), "give none, or FILE"),
+        (("drn22", 2, 16, "separable", "none", True), "multi-grid is defined for ResNet alone"),
+    ],
+)
+def test_what_does_not_exist_is_said(arguments, said):
+    names = ("backbone", "num_classes", "output_stride", "head", "backbone_weights", "multi_grid")
+    with torch.device("meta"), pytest.raises(UserError, match=said):
+        build_model(**dict(zip(names, arguments, strict=False)))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stride"),
+    [
+        pytest.param(name, stride, marks=() if name in ("mobilenet", "drn22") else pytest.mark.slow)
+        for name, stride in STRIDES
+        if stride < 32
+    ],
+)
+def test_every_backbone_trains_a_step(backbone, stride):
+    model = build_model(backbone, 5, output_stride=stride).train()
+    logits = model(torch.randn(2, 3, 97, 129))
+    assert logits.shape == (2, 5, 97, 129)
+    nn.functional.cross_entropy(logits, torch.randint(0, 5, (2, 97, 129))).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
