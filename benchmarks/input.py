@@ -18,6 +18,7 @@ from PIL import Image
 
 from dataloaders import PictureSet, RandomScaleCrop, TrainSamples
 from dataloaders.demo import Demo
+from dataloaders.palettes import voc_palette
 from dataloaders.voc import VOC
 
 SIZE = (640, 480)
@@ -34,7 +35,7 @@ def write_voc(root: Path, count: int) -> None:
         pixels += random.normal(0, 8, pixels.shape)  # grain, as photographs have: it is what JPEG spends its bytes on
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"JPEGImages/{index}.jpg", quality=90)
         label = label.resize(SIZE, Image.Resampling.NEAREST)
-        label.putpalette(np.array(demo.palette, np.uint8).tobytes())
+        label.putpalette(np.array(voc_palette(256), np.uint8).tobytes())
         label.save(root / f"SegmentationClass/{index}.png")
     ids = "\n".join(map(str, range(count)))
     (root / "ImageSets/Segmentation/train.txt").write_text(ids + "\n")

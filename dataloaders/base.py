@@ -104,12 +104,9 @@ def check_label(label: Image.Image, num_classes: int, source: str) -> None:
     strange = [value for value in range(num_classes, IGNORE_INDEX) if counts[value]]
     if strange:
         shown = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
-        hint = ""
-        if num_classes == 2 and sum(counts[1:IGNORE_INDEX]) == 0:
-            hint = " (write 1 for the second class, 255 only for what to ignore)"
         raise UserError(
             f"{source} holds {shown}, outside the {num_classes} classes 0..{num_classes - 1} (255: ignored): "
-            f"correct the label or add the classes{hint}"
+            "correct the label or add the classes"
         )
 
 

@@ -11,6 +11,22 @@ class Folder(VOCLayout):
     def __init__(self, root: Path, split: str):
         require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
         super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt"))
+        if len(self.classes) == 2:
+            self.check_two_classes()
+
+    def check_two_classes(self) -> None:
+        """Raise UserError where labels are 0 and 255 throughout: ignored, the second class would be nowhere."""
+        has_ignored = False
+        for index in range(len(self)):
+            counts = self.open_label(index).histogram()
+            if counts[1]:
+                return
+            has_ignored |= counts[IGNORE_INDEX] > 0
+        if has_ignored:
+            raise UserError(
+                f"{self.labels} holds only 0 and 255, but the second class {self.classes[1]!r} is 1 "
+                "and 255 is ignored: write 1 in place of 255"
+            )
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -40,9 +40,9 @@ def random_label(random: np.random.Generator, num_classes: int, size=(36, 48)) -
     return label
 
 
-def save_label(label: np.ndarray, path: Path, num_classes: int = 21) -> None:
+def save_label(label: np.ndarray, path: Path) -> None:
     image = Image.fromarray(label)
-    image.putpalette(np.array(voc_palette(num_classes), np.uint8).tobytes())
+    image.putpalette(np.array(voc_palette(256), np.uint8).tobytes())  # a shorter one makes Pillow store fewer bits
     image.save(path)
 
 
@@ -58,7 +58,7 @@ def write_voc(
         (root / f"ImageSets/Segmentation/{split}.txt").write_text("".join(f"{key}\n" for key in ids))
         for key in ids:
             label = random_label(random, num_classes)
-            save_label(label, root / f"SegmentationClass/{key}.png", num_classes)
+            save_label(label, root / f"SegmentationClass/{key}.png")
             Image.fromarray(palette[label]).save(root / f"JPEGImages/{key}{ending}")
     return root
 

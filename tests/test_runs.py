@@ -1,0 +1,127 @@
+"""Checkpoint files, run folders, events, the cache: nothing lost, nothing executed."""
+
+import json
+import os
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from errors import UserError
+from utils.cache import cached
+from utils.checkpoint import read_checkpoint, write_atomically, write_checkpoint
+from utils.class_weights import class_weights
+from utils.run_folder import RunFolder, newest_checkpoint
+from utils.summaries import Board, cut_back_events, event_step, read_records
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    content = {"state_dict": {"w": torch.arange(3.0)}, "best_pred": 0.5, "config": {"crop_size": [1, 2], "ft": None}}
+    write_checkpoint(tmp_path / "c.pth", content)
+    back = read_checkpoint(tmp_path / "c.pth")
+    assert torch.equal(back["state_dict"]["w"], content["state_dict"]["w"])
+    assert back["config"] == content["config"] and back["best_pred"] == 0.5
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": RunsCode()}, tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"state_dict": RunsCode()}))
+    for name in ("evil.pth", "plain.pth"):
+        with pytest.raises(UserError, match=rf"{name} cannot be read as a checkpoint") as caught:
+            read_checkpoint(tmp_path / name)
+        assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "executed").exists()
+
+
+def test_numpy_scalars_of_the_known_implementation_are_let_through(tmp_path):
+    torch.save({"best_pred": np.float64(0.5), "epoch": 3}, tmp_path / "old.pth")
+    assert float(read_checkpoint(tmp_path / "old.pth")["best_pred"]) == 0.5
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "c.pth"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["c.pth"]
+
+
+def test_run_folders_count_on_beyond_ten(tmp_path):
+    numbers = [int(RunFolder.create(tmp_path).path.name.split("_")[1]) for _ in range(13)]
+    assert numbers == list(range(13))
+    (tmp_path / "experiment_4").rmdir()
+    assert RunFolder.create(tmp_path).path.name == "experiment_13"
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make a run folder in .*file/runs .*--run-dir"):
+        RunFolder.create(tmp_path / "file" / "runs")
+
+
+def test_newest_checkpoint_is_the_last_written(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    runs = [RunFolder.create(tmp_path) for _ in range(3)]
+    now = time.time()
+    for run, age in zip(runs[:2], (0, 50), strict=True):
+        run.checkpoint.write_bytes(b"")
+        os.utime(run.checkpoint, (now - age, now - age))
+    assert newest_checkpoint(tmp_path) == runs[0].checkpoint
+
+
+def test_the_log_is_cut_back_to_whole_lines_of_finished_epochs(tmp_path):
+    run = RunFolder(tmp_path)
+    for epoch in (1, 2, 3):
+        run.append_log({"epoch": epoch})
+    with open(run.log, "a") as file:
+        file.write('{"epoch": 4, "tr')
+    (tmp_path / ".checkpoint.pth.tar.123.part").write_bytes(b"half")
+    run.cut_back(2)
+    assert [json.loads(line)["epoch"] for line in run.log.read_text().splitlines()] == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_events_are_cut_back_to_the_step(tmp_path):
+    board = Board(tmp_path)
+    for step in range(1, 7):
+        board.scalars({"loss": float(step), "nothing": None}, step)
+    board.close()
+    (path,) = tmp_path.glob("events*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])  # killed while the last record was written
+    cut_back_events(tmp_path, 3)
+    records = read_records(path.read_bytes())
+    assert [event_step(r) for r in records if Event.FromString(r[12:-4]).summary.value] == [1, 2, 3]
+    assert whole.startswith(path.read_bytes())
+
+
+def test_cached_values_are_computed_once():
+    calls = []
+    for _ in range(2):
+        assert cached("name-digest", lambda: calls.append(1) or [1, 2]) == [1, 2]
+    assert len(calls) == 1
+
+
+def test_class_weights_follow_the_raw_labels(folder_root):
+    from dataloaders import build_dataset
+
+    data = build_dataset("folder", "train", root=str(folder_root))
+    pixels = np.concatenate([np.asarray(data.open_label(index)).ravel() for index in range(len(data))])
+    counts = np.bincount(pixels[pixels != 255], minlength=3)
+    expected = 1 / np.log(1.02 + counts / counts.sum())
+    assert class_weights(data) == pytest.approx(expected.tolist())
+    # Other content, other weights: nothing stale is taken
+    path = data.label_path(0)
+    path.write_bytes((folder_root / "SegmentationClass/t.1.png").read_bytes())
+    assert class_weights(data) != pytest.approx(expected.tolist())

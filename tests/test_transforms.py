@@ -1,0 +1,144 @@
+"""The training crop: aligned to the pixel, padded with what does not count, and only what is kept is resampled."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataloaders import IGNORE_INDEX, RandomScaleCrop, TrainSamples
+from dataloaders.transforms import draw_window, resample, resample_label, whole_picture
+
+FILL = (124, 116, 104)
+
+
+def pair(size=(120, 90), seed=0, block=15) -> tuple[Image.Image, Image.Image]:
+    """A label of blocks, and a picture whose red channel is ten times the label."""
+    random = np.random.default_rng(seed)
+    blocks = random.integers(0, 21, (size[1] // block, size[0] // block), dtype=np.uint8)
+    label = np.kron(blocks, np.ones((block, block), np.uint8))
+    picture = np.stack([label * 10, 255 - label * 10, label * 5], -1)
+    return Image.fromarray(picture), Image.fromarray(label)
+
+
+def crop(seed: int, crop_size=(64, 80), base_size=None, size=(120, 90)) -> tuple[torch.Tensor, torch.Tensor]:
+    transform = RandomScaleCrop(crop_size, fill=FILL, base_size=base_size)
+    return transform(*pair(size), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_picture_and_label_are_aligned_to_the_pixel(seed):
+    """Both show the same edges: where the label's neighbourhood is one class, the picture has its exact colour."""
+    image, label = crop(seed)
+    inside = label[1:-1, 1:-1]
+    shifts = [
+        label[1 + dy : label.shape[0] - 1 + dy, 1 + dx : label.shape[1] - 1 + dx]
+        for dy in (-1, 0, 1)
+        for dx in (-1, 0, 1)
+    ]
+    is_flat = (torch.stack(shifts) == inside).all(0) & (inside != IGNORE_INDEX)
+    assert is_flat.float().mean() > 0.3
+    error = (image[0, 1:-1, 1:-1].int() - inside.int() * 10).abs()[is_flat]
+    assert error.max() <= 1  # the kernel's rounding
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_edges_fall_at_the_same_place(seed):
+    """The label's class is the one whose colour the picture is nearest to, up to a tie in the middle of an edge."""
+    image, label = crop(seed)
+    guess = (image[0].float() / 10).round().int()
+    is_edge = torch.zeros_like(label, dtype=torch.bool)
+    is_edge[:, 1:] |= label[:, 1:] != label[:, :-1]
+    is_edge[:, :-1] |= label[:, 1:] != label[:, :-1]
+    is_edge[1:] |= label[1:] != label[:-1]
+    is_edge[:-1] |= label[1:] != label[:-1]
+    is_labelled = label != IGNORE_INDEX
+    assert (guess == label)[is_labelled & ~is_edge].float().mean() > 0.999
+
+
+def test_padding_is_mean_colour_and_ignored():
+    image, label = crop(0, crop_size=(400, 400))
+    is_padding = label == IGNORE_INDEX
+    assert is_padding.any() and not is_padding.all()
+    assert (image[:, is_padding] == torch.tensor(FILL)[:, None]).all()
+    assert not (image[:, ~is_padding] == torch.tensor(FILL)[:, None]).all(0).any()
+    rows, columns = (~is_padding).any(1), (~is_padding).any(0)
+    assert (~is_padding).sum() == rows.sum() * columns.sum()  # the picture lies in one rectangle, at the top
+
+
+def test_sizes_types_and_scale_range():
+    for seed in range(20):
+        image, label = crop(seed, crop_size=(400, 500))
+        assert image.shape == (3, 400, 500) and image.dtype == torch.uint8
+        assert label.shape == (400, 500) and label.dtype == torch.uint8
+        height = int((label != IGNORE_INDEX).any(1).sum())
+        assert 0.5 * 90 - 1 <= height <= 2 * 90 + 1
+
+
+def test_base_size_sets_the_short_side():
+    heights = [int((crop(seed, (600, 600), base_size=200)[1] != IGNORE_INDEX).any(1).sum()) for seed in range(40)]
+    assert 99 <= min(heights) < 150 and 300 < max(heights) <= 401
+
+
+def test_half_are_flipped():
+    """Padding moves to the left with the flip."""
+    flipped = [bool((crop(seed, (400, 400))[1][:, 0] == IGNORE_INDEX).all()) for seed in range(60)]
+    assert 15 < sum(flipped) < 45
+
+
+def test_the_crop_is_that_of_the_whole_resized_picture():
+    picture, label = pair(size=(240, 180))
+    rows, height = draw_window(180, 0.7, 64, np.random.default_rng(3))
+    columns, width = draw_window(240, 0.7, 64, np.random.default_rng(4))
+    ours = resample(picture, rows, columns, (height, width))
+    window = (columns.start, rows.start, columns.stop, rows.stop)
+    theirs = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, window)).transpose(2, 0, 1)
+    difference = np.abs(ours.numpy().astype(int) - theirs)[:, 1:-1, 1:-1]  # Pillow sees past the window's edge
+    assert difference.max() <= 1
+    scale_y, scale_x = (rows.stop - rows.start) / height, (columns.stop - columns.start) / width
+    ys = rows.start + np.floor((np.arange(height) + 0.5) * scale_y).astype(int)
+    xs = columns.start + np.floor((np.arange(width) + 0.5) * scale_x).astype(int)
+    assert np.array_equal(resample_label(label, rows, columns, (height, width)).numpy(), np.asarray(label)[ys][:, xs])
+
+
+def test_windows_stay_inside_and_reach_everything():
+    random, seen = np.random.default_rng(0), np.zeros(50, bool)
+    for _ in range(300):
+        window, length = draw_window(50, random.uniform(0.5, 2), 33, random)
+        assert 0 <= window.start < window.stop <= 50 and 1 <= length <= 33
+        seen[window] = True
+    assert seen.all()
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
+def test_one_pixel_sides_work(size):
+    transform = RandomScaleCrop((33, 33), fill=FILL)
+    for seed in range(10):
+        image, label = transform(Image.new("RGB", size), Image.new("L", size, 3), np.random.default_rng(seed))
+        assert image.shape == (3, 33, 33) and (label == 3).any()
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone():
+    class Pictures:
+        ids = ("a", "b")
+
+        def __len__(self):
+            return 2
+
+        def read(self, index):
+            return pair(seed=index)
+
+    def sample(seed, key):
+        np.random.seed(np.random.randint(1000))  # noqa: NPY002 - a state that must not matter
+        return TrainSamples(Pictures(), RandomScaleCrop((33, 33), fill=FILL), seed=seed)[key]
+
+    one, two = sample(1, (3, 0)), sample(1, (3, 0))
+    assert torch.equal(one["image"], two["image"]) and torch.equal(one["label"], two["label"]) and one["id"] == "a"
+    for other in (sample(2, (3, 0)), sample(1, (4, 0)), sample(1, (3, 1))):
+        assert not torch.equal(one["image"], other["image"])
+
+
+def test_whole_pictures_keep_their_pixels():
+    picture, label = pair()
+    image, labels = whole_picture(picture, label)
+    assert np.array_equal(image.numpy().transpose(1, 2, 0), np.asarray(picture))
+    assert np.array_equal(labels.numpy(), np.asarray(label))
