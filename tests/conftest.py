@@ -1,6 +1,7 @@
 """Small data sets in temporary folders, and nothing left behind from one test to the next."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ def clean_state(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and no test pulls the plug
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # small maps: more threads only wait for each other
     yield
     torch.use_deterministic_algorithms(False)
 
