@@ -1,4 +1,4 @@
-"""The training loop and the scoring loop. They are handed finished objects, and know no data set and no flags."""
+"""The training loop. It is handed finished objects, and knows no data set and no flags."""
 
 import contextlib
 import math
@@ -16,14 +16,16 @@ from tqdm import tqdm
 
 from utils.checkpoint import write_checkpoint
 from utils.distributed import all_reduce, is_main_process, rank, sync_buffers, world_size, wrap
-from utils.inference import Normalise, whole_image_logits
-from utils.metrics import ConfusionMatrix, percent, write_metrics
+from utils.inference import Normalise
+from utils.metrics import percent, write_metrics
 from utils.optim import restore
 from utils.preemption import StopSignals
+from utils.progress import progress
 from utils.run_folder import RunFolder
+from utils.scoring import score
 from utils.seeding import seed_everything
-from utils.summaries import Board, cut_back_events, to_examples
-from utils.visualize import Example, Palette, sheet
+from utils.summaries import Board, cut_back_events
+from utils.visualize import Palette, sheet
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 BOARD_EVERY = 10  # steps between two scalars of the training loss
@@ -301,35 +303,3 @@ class Trainer:
             self.ema.n_averaged.fill_(state["step"])
         for name in ("epoch", "step", "best_pred", "epoch_losses", "epoch_seconds"):
             setattr(self, name, state[name])
-
-
-@torch.no_grad()
-def score(
-    model: nn.Module, loader: DataLoader, *, num_classes: int, device: torch.device, num_examples: int = 0
-) -> tuple[ConfusionMatrix, list[Example]]:
-    """The default protocol: every picture whole, at its own size, in one forward pass.
-
-    Returns the confusion matrix over all processes, and `num_examples` pictures, spread over this process's part.
-    """
-    model.eval()
-    confusion, examples = ConfusionMatrix(num_classes, device), []
-    normalise = Normalise(model.mean, model.std, device)
-    spacing = max(1, len(loader) // max(1, num_examples))  # neighbours in a list are often alike
-    for number, batch in enumerate(progress("scoring", 0, len(loader), iterable=loader, unit="batch")):
-        image = batch["image"].to(device, non_blocking=True)
-        logits = whole_image_logits(model, image, normalise=normalise, output_stride=model.output_stride)
-        prediction = logits.argmax(1)
-        confusion.update(prediction, batch["label"].to(device, non_blocking=True))
-        if number % spacing == 0 and len(examples) < num_examples:
-            examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.cpu().numpy())
-    confusion.all_reduce()
-    return confusion, examples[:num_examples]
-
-
-def progress(title: str, first: int, total: int, *, iterable=None, unit: str = "step") -> tqdm:
-    """A bar on the first process; where nobody watches, a line every half minute."""
-    pause = 0.2 if sys.stderr.isatty() else 30
-    return tqdm(
-        iterable, desc=title, initial=first, total=total, unit=unit, mininterval=pause, maxinterval=pause,
-        leave=False, dynamic_ncols=True, disable=not is_main_process(),
-    )  # fmt: skip

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from PIL import Image
 
+import build
 import options
 from dataloaders import build_dataset, whole_loader
-from engine import score
 from errors import UserError
-from modeling import DeepLab, build_model
 from utils.checkpoint import read_checkpoint
 from utils.device import select_device
 from utils.distributed import is_main_process, process_group, rank, world_size
 from utils.metrics import table, write_metrics
+from utils.scoring import score
 from utils.visualize import sheet
 
 
@@ -45,7 +45,7 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
     device = select_device(args.device)
     with process_group(device):
         state = read_checkpoint(args.checkpoint)
-        model = load_model(state, args.checkpoint, out_stride=args.out_stride).to(device)
+        model = build.load_trained(state, args.checkpoint, out_stride=args.out_stride).to(device)
         dataset, root = args.dataset or state["config"]["dataset"], args.data_root
         if root is None and dataset == state["config"]["dataset"]:
             root = state["config"]["data_root"]
@@ -67,20 +67,6 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             if args.out:
                 write_results(Path(args.out), scores, how, sheet(examples, pictures.classes, pictures.palette))
     return 0
-
-
-def load_model(state: dict, source: str, *, out_stride: int | None = None) -> DeepLab:
-    """The network of a checkpoint, with its averaged weights where it has them."""
-    if not {"state_dict", "config", "classes"} <= set(state):
-        raise UserError(f"{source} does not say which network it is of: give a checkpoint of train.py")
-    config = state["config"]
-    model = build_model(
-        config["backbone"], len(state["classes"]), output_stride=out_stride or config["out_stride"],
-        head=config["head"], multi_grid=config["multi_grid"],
-    )  # fmt: skip
-    model.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
-    model.mean, model.std = state["mean"], state["std"]
-    return model
 
 
 def write_results(folder: Path, scores: dict, how: dict, picture: Image.Image) -> None:

@@ -10,6 +10,7 @@ from engine import AMP_TYPES
 from errors import UserError
 from modeling import BACKBONES, HEADS
 from utils.device import DEVICES
+from utils.distributed import say
 from utils.losses import LOSSES
 from utils.lr_schedule import SCHEDULES
 
@@ -273,7 +274,7 @@ def keep_from_checkpoint(args: argparse.Namespace, given: set[str], config: dict
                 "or add --ft to start a new run from its weights"
             )
         else:
-            print(f"resumed with {flag(name)} {new} instead of {old}")
+            say(f"resumed with {flag(name)} {new} instead of {old}")
 
 
 def positive_int(text: str) -> int:

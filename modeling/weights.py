@@ -11,6 +11,7 @@ from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights, ResNet101
 
 from errors import UserError
 from utils.checkpoint import read_checkpoint
+from utils.distributed import say
 
 IMAGENET = {
     "resnet": ResNet101_Weights.DEFAULT,
@@ -74,7 +75,7 @@ def load_backbone_weights(backbone: nn.Module, name: str, source: str) -> None:
         report = load_weights(backbone, download(name))
     else:
         raise UserError(f"--backbone-weights imagenet: there are none for {name} here: give none, or FILE")
-    print(f"backbone weights {source}: {report}")
+    say(f"backbone weights {source}: {report}")
     if report.missing or report.mismatched:
         raise UserError(
             f"{source} does not fill the {name} backbone ({report}; such as {report.examples()}): "

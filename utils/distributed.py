@@ -15,7 +15,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
     finally:
@@ -36,6 +39,12 @@ def local_rank() -> int:
 
 def is_main_process() -> bool:
     return rank() == 0
+
+
+def say(text: str) -> None:
+    """Print, once however many processes there are."""
+    if is_main_process():
+        print(text, flush=True)
 
 
 def all_reduce(tensor: Tensor) -> Tensor:

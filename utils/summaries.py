@@ -5,7 +5,6 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.event_pb2 import Event
 
@@ -60,8 +59,3 @@ def read_records(data: bytes) -> list[bytes]:
 
 def event_step(record: bytes) -> int:
     return Event.FromString(record[12:-4]).step
-
-
-def to_examples(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> list[Example]:
-    """The pictures of a batch, one by one."""
-    return [Example(*parts) for parts in zip(image, label, prediction, strict=True)]

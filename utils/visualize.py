@@ -19,6 +19,11 @@ class Example(NamedTuple):
     prediction: np.ndarray
 
 
+def to_examples(image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> list[Example]:
+    """The pictures of a batch, one by one."""
+    return [Example(*parts) for parts in zip(image, label, prediction, strict=True)]
+
+
 def colour(label: np.ndarray, palette: Palette) -> np.ndarray:
     """Class numbers [H, W] -> uint8 [H, W, 3]; what is no class is white."""
     table = np.full((256, 3), 255, np.uint8)

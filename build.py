@@ -1,0 +1,166 @@
+"""From flags to the parts of a run: data, network, loaders, optimizer, loss, schedule."""
+
+import argparse
+import functools
+from collections.abc import Sequence
+
+import torch
+
+from dataloaders import (
+    PictureSet,
+    RandomScaleCrop,
+    StepSampler,
+    TrainSamples,
+    build_dataset,
+    train_loader,
+    whole_loader,
+)
+from engine import Settings
+from errors import UserError
+from modeling import DeepLab, build_model
+from modeling.cost import count_macs, count_parameters
+from modeling.weights import load_weights
+from utils.class_weights import class_weights
+from utils.device import select_device
+from utils.distributed import rank, say, world_size
+from utils.losses import build_loss
+from utils.lr_schedule import rate_factor
+from utils.optim import parameter_groups
+
+
+def datasets(args: argparse.Namespace, state: dict | None) -> tuple[PictureSet, PictureSet | None]:
+    roots = dict(root=args.data_root, use_sbd=args.use_sbd, sbd_root=args.sbd_root)
+    train_set = build_dataset(args.dataset, "train", **roots)
+    val_set = None if args.no_val else build_dataset(args.dataset, "val", **roots)
+    if state and not args.ft and list(train_set.classes) != state["classes"]:
+        raise UserError(
+            f"{args.resume} has {len(state['classes'])} classes ({', '.join(state['classes'][:3])}, ...), "
+            f"the data {len(train_set.classes)} ({', '.join(train_set.classes[:3])}, ...): "
+            "give the data it was trained on, or add --ft"
+        )
+    return train_set, val_set
+
+
+def network(args: argparse.Namespace, classes: Sequence[str], state: dict | None) -> DeepLab:
+    model = build_model(
+        args.backbone, len(classes), output_stride=args.out_stride, head=args.head, multi_grid=args.multi_grid,
+        dropout=args.dropout, backbone_weights="none" if state else args.backbone_weights,
+    )  # fmt: skip
+    if state:
+        model.mean, model.std = state.get("mean", model.mean), state.get("std", model.std)
+    if state and args.ft:
+        report = load_weights(model, state.get("ema_state_dict", state.get("state_dict", state)))
+        say(f"weights of {args.resume}: {report}; left as they were: {report.examples() or 'none'}")
+        if lost := [name for name in report.missing + report.mismatched if "classifier" not in name]:
+            raise UserError(f"{args.resume} does not fit --backbone {args.backbone} --head {args.head} ({lost[0]})")
+    model.set_batch_norm_momentum(args.bn_momentum)
+    if args.freeze_bn:
+        model.freeze_batch_norm()
+    return convert_batch_norm(args, model)
+
+
+def convert_batch_norm(args: argparse.Namespace, model: DeepLab) -> DeepLab:
+    """Native SyncBatchNorm where several GPUs train; local batch norm elsewhere."""
+    is_cuda = select_device(args.device).type == "cuda"
+    if args.sync_bn and not is_cuda:
+        raise UserError("--sync-bn works on GPUs alone: leave it out here")
+    if world_size() > 1 and not is_cuda:
+        say("on the CPU each process normalises its own part of the batch: local batch norm")
+    if world_size() > 1 and is_cuda and args.sync_bn is not False:
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model
+
+
+def load_trained(state: dict, source: str, *, out_stride: int | None = None) -> DeepLab:
+    """The network of a checkpoint, with its averaged weights where it has them."""
+    if not {"state_dict", "config", "classes"} <= set(state):
+        raise UserError(f"{source} does not say which network it is of: give a checkpoint of train.py")
+    config = state["config"]
+    model = build_model(
+        config["backbone"], len(state["classes"]), output_stride=out_stride or config["out_stride"],
+        head=config["head"], multi_grid=config["multi_grid"],
+    )  # fmt: skip
+    model.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
+    model.mean, model.std = state["mean"], state["std"]
+    return model
+
+
+def loaders(
+    args: argparse.Namespace, model: DeepLab, train_set: PictureSet, val_set: PictureSet | None, device: torch.device
+) -> tuple:
+    sampler = StepSampler(
+        len(train_set), args.batch_size, seed=args.seed, rank=rank(), world=world_size(), accumulate=args.accumulate
+    )
+    part = args.batch_size // (world_size() * args.accumulate)
+    is_synced = any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in model.modules())
+    if part == 1 and not args.freeze_bn and not is_synced:
+        raise UserError(
+            f"--batch-size {args.batch_size} leaves batch norm 1 picture a process and part: take at least "
+            f"{2 * world_size() * args.accumulate}, or --freeze-bn"
+        )
+    fill = tuple(round(255 * value) for value in model.mean)
+    crop = RandomScaleCrop(tuple(args.crop_size), fill=fill, base_size=args.base_size)
+    loading = dict(workers=args.workers, pin_memory=device.type == "cuda")
+    samples = TrainSamples(train_set, crop, seed=args.seed)
+    val = val_set and whole_loader(val_set, **loading, rank=rank(), world=world_size())
+    return train_loader(samples, sampler, **loading), val
+
+
+def optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.SGD:
+    groups = parameter_groups(
+        model, model.backbone, lr=args.lr, head_factor=args.head_lr_factor, weight_decay=args.weight_decay
+    )
+    return torch.optim.SGD(groups, lr=args.lr, momentum=args.momentum, nesterov=args.nesterov)
+
+
+def criterion(args: argparse.Namespace, train_set: PictureSet) -> torch.nn.Module:
+    weights = torch.tensor(class_weights(train_set)) if args.use_balanced_weights else None
+    return build_loss(
+        args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
+    )
+
+
+def schedule(args: argparse.Namespace, steps_per_epoch: int) -> functools.partial:
+    return functools.partial(
+        rate_factor, schedule=args.lr_scheduler, total_steps=args.epochs * steps_per_epoch,
+        warmup_steps=args.warmup_steps, step_size=args.lr_step * steps_per_epoch,
+    )  # fmt: skip
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    return Settings(
+        epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
+        save_every=args.save_every, eval_interval=args.eval_interval, accumulate=args.accumulate, amp=args.amp,
+        ema_decay=args.ema, channels_last=args.channels_last, compile=args.compile,
+    )  # fmt: skip
+
+
+def sizes(train_set: PictureSet, val_set: PictureSet | None) -> dict[str, int]:
+    return {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
+
+
+def describe(args: argparse.Namespace, model: DeepLab, loader, config: dict, device: torch.device) -> None:
+    """Print what follows from the flags."""
+    steps, (height, width) = loader.batch_sampler.steps_per_epoch, args.crop_size
+    with torch.device("meta"):
+        twin = build_model(args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head)
+    macs = count_macs(twin, (height, width)) / 1e9
+    parts = f"{world_size()} processes x {args.accumulate} parts" if world_size() * args.accumulate > 1 else "one part"
+    rate = f"{args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head"
+    say(
+        f"{args.backbone}, {args.head} head, stride {args.out_stride}: {count_parameters(model):,} parameters, "
+        f"{macs:.2f} GMAC at {height}x{width}"
+    )
+    train_size, val_size = config["dataset_sizes"].values()
+    say(f"{args.dataset}: {train_size} training and {val_size} validation pictures, {model.num_classes} classes")
+    say(
+        f"batch {args.batch_size} in {parts}, {steps} steps an epoch, {steps * args.epochs} in all; rate {rate}, "
+        f"{args.lr_scheduler}; {device}, amp {args.amp}, {args.workers} workers"
+    )
+    for side in args.crop_size:
+        if (side - 1) % args.out_stride:
+            nearest = round((side - 1) / args.out_stride) * args.out_stride + 1
+            say(
+                f"note: crop side {side} is no k*{args.out_stride}+1, where features and pixels line up; "
+                f"the nearest is {nearest}"
+            )

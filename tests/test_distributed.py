@@ -1,0 +1,68 @@
+"""Two processes over gloo see what one process sees, and score what one process scores."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.checkpoint import read_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+def torchrun(script: str, *flags: str, processes: int) -> subprocess.CompletedProcess:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*launcher, str(ROOT / script), *map(str, flags)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def flags(root, runs) -> list[str]:
+    return ["--dataset", "folder", "--data-root", root, "--run-dir", runs, "--checkname", "x", "--backbone", "mobilenet",
+            "--backbone-weights", "none", "--head", "lite", "--crop-size", "33", "--batch-size", "4", "--workers", "0",
+            "--device", "cpu", "--lr", "0.01"]  # fmt: skip
+
+
+def test_two_processes_train_and_score_like_one(tmp_path, folder_root):
+    rows, states = [], []
+    for processes in (1, 2):
+        runs = tmp_path / f"run{processes}"
+        extra = ["--freeze-bn", "--dropout", "0", "--epochs", "4", "--use-balanced-weights"]
+        done = torchrun("train.py", *flags(folder_root, runs), *extra, processes=processes)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (runs / "folder/x").iterdir()  # the first process alone writes
+        rows.append([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
+        states.append(read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"])
+    assert "local batch norm" in done.stdout and done.stdout.count("run folder") == 1
+    for one, two in zip(*rows, strict=True):
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_validation_counts_each_picture_once(tmp_path, folder_root):
+    """Two pictures over three processes: uneven shards, the identical counts, nothing hangs."""
+    done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--max-steps", "1", processes=1)
+    assert done.returncode == 0, done.stderr
+    (checkpoint,) = (tmp_path / "run").rglob("checkpoint.pth.tar")
+    metrics = []
+    for processes in (1, 3):
+        out = tmp_path / f"out{processes}"
+        arguments = ["--checkpoint", checkpoint, "--out", out, "--workers", "0", "--device", "cpu"]
+        done = torchrun("evaluate.py", *arguments, processes=processes)
+        assert done.returncode == 0, done.stderr
+        metrics.append(json.loads((out / "metrics.json").read_text()))
+    assert metrics[0] == metrics[1]
+
+
+def test_user_errors_are_one_line_there_too(tmp_path, folder_root):
+    done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--sync-bn", processes=2)
+    assert done.returncode != 0
+    assert "error: --sync-bn works on GPUs alone" in done.stderr
+    assert not (tmp_path / "run").exists()
