@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils.checkpoint import write_checkpoint
+from utils.device import tune_convolutions
 from utils.distributed import all_reduce, is_main_process, rank, sync_buffers, world_size, wrap
 from utils.inference import Normalise
 from utils.metrics import percent, write_metrics
@@ -101,7 +102,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Every step is made, and the last epoch, or part of one, is scored."""
+        """Every step is made."""
         return self.step >= self.last_step
 
     def fit(self) -> int:
@@ -135,8 +136,8 @@ class Trainer:
         end = min(self.steps_per_epoch, self.last_step - self.epoch * self.steps_per_epoch)
         if first >= end:
             return 0
-        self.model.train()
         self.network.train()
+        tune_convolutions(True)
         self.train_loader.batch_sampler.set_position(self.epoch, first)
         parts = iter(self.train_loader)
         seconds_before, start = self.epoch_seconds, time.monotonic()
@@ -255,8 +256,8 @@ class Trainer:
 
     def validate(self) -> dict:
         """Scores of the averaged network where there is one, else of the trained one; see `ConfusionMatrix.scores`."""
-        sync_buffers(self.model)
         model = self.ema.module if self.ema is not None else self.model
+        sync_buffers(model)
         confusion, examples = score(
             model, self.val_loader, num_classes=len(self.classes), device=self.device,
             num_examples=self.settings.num_examples,

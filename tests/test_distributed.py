@@ -24,8 +24,9 @@ def torchrun(script: str, *flags: str, processes: int) -> subprocess.CompletedPr
 
 
 def flags(root, runs) -> list[str]:
-    return ["--dataset", "folder", "--data-root", root, "--run-dir", runs, "--checkname", "x", "--backbone", "mobilenet",
-            "--backbone-weights", "none", "--head", "lite", "--crop-size", "33", "--batch-size", "4", "--workers", "0",
+    return ["--dataset", "folder", "--data-root", root, "--run-dir", runs, "--checkname", "x",
+            "--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite", "--crop-size", "33",
+            "--batch-size", "4", "--workers", "0",
             "--device", "cpu", "--lr", "0.01"]  # fmt: skip
 
 

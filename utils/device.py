@@ -23,8 +23,12 @@ def select_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def tune_convolutions(is_on: bool) -> None:
+    """Let cuDNN time its algorithms for each new shape: a gain for crops, a loss where every picture has its own."""
+    torch.backends.cudnn.benchmark = is_on and not torch.are_deterministic_algorithms_enabled()
+
+
 def make_deterministic() -> None:
     """Only algorithms that give the same bits each time; slower on GPUs."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from utils.device import tune_convolutions
 from utils.inference import Normalise, whole_image_logits
 from utils.metrics import ConfusionMatrix
 from utils.progress import progress
@@ -19,6 +20,7 @@ def score(
     Returns the confusion matrix over all processes, and `num_examples` pictures, spread over this process's part.
     """
     model.eval()
+    tune_convolutions(False)
     confusion, examples = ConfusionMatrix(num_classes, device), []
     normalise = Normalise(model.mean, model.std, device)
     spacing = max(1, len(loader) // max(1, num_examples))  # neighbours in a list are often alike
