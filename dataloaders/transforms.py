@@ -30,12 +30,18 @@ class RandomScaleCrop:
         columns, width = draw_window(picture.width, scale, self.crop_size[1], random)
         image = resample(picture, rows, columns, (height, width))
         labels = resample_label(label, rows, columns, (height, width))
-        padded = torch.empty(3, *self.crop_size, dtype=torch.uint8).copy_(self.fill)
-        padded_label = torch.full(self.crop_size, IGNORE_INDEX, dtype=torch.uint8)
-        padded[:, :height, :width], padded_label[:height, :width] = image, labels
+        if (height, width) != self.crop_size:
+            image, labels = self.pad(image, labels)
         if random.random() < 0.5:
-            return padded.flip(-1), padded_label.flip(-1)
-        return padded, padded_label
+            return image.flip(-1), labels.flip(-1)
+        return image, labels
+
+    def pad(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = labels.shape
+        padded = torch.empty(3, *self.crop_size, dtype=torch.uint8).copy_(self.fill)
+        padded_labels = torch.full(self.crop_size, IGNORE_INDEX, dtype=torch.uint8)
+        padded[:, :height, :width], padded_labels[:height, :width] = image, labels
+        return padded, padded_labels
 
 
 def draw_window(side: int, scale: float, crop: int, random: np.random.Generator) -> tuple[slice, int]:
