@@ -1,5 +1,6 @@
 """What every data set is: pictures with labels, read as they lie on disk, upright, and checked against each other."""
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -30,6 +31,11 @@ class PictureSet(ABC):
     classes: tuple[str, ...]
     palette: list[tuple[int, int, int]]
 
+    @functools.cached_property
+    def checked(self) -> set[int]:
+        """Labels whose values were found to be classes."""
+        return set()
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -52,14 +58,15 @@ class PictureSet(ABC):
         path = self.picture_path(index)
         picture, turn = open_picture(path)
         label = self.open_label(index)
-        source = self.describe_label(index)
-        check_label(label, len(self.classes), source)
+        if index not in self.checked:  # once a process: it costs a tenth of the decoding
+            check_label(label, len(self.classes), self.describe_label(index))
+            self.checked.add(index)
         if turn is not None:
             label = label.transpose(turn) if label.size == picture.size else label
             picture = picture.transpose(turn)
         if label.size != picture.size:
             raise UserError(
-                f"{source} is {label.width}x{label.height} but its picture {path} is "
+                f"{self.describe_label(index)} is {label.width}x{label.height} but its picture {path} is "
                 f"{picture.width}x{picture.height}: both must have one size"
             )
         return picture, label
