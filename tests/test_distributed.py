@@ -62,6 +62,7 @@ def test_validation_counts_each_picture_once(tmp_path, folder_root):
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.slow
 def test_user_errors_are_one_line_there_too(tmp_path, folder_root):
     done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--sync-bn", processes=2)
     assert done.returncode != 0

@@ -8,7 +8,7 @@ from torch import nn
 from errors import UserError
 from modeling import BACKBONES, build_model
 from modeling.cost import cost, main
-from modeling.layers import atrous_plan
+from modeling.layers import atrous_plan, dilate
 from modeling.weights import load_weights
 
 # backbone, head, stride, parameters, multiply-accumulates / 1e9 at 513x513 and 21 classes
@@ -165,14 +165,15 @@ def test_a_dilated_network_computes_the_strided_one_in_between(backbone):
     one = build_model(backbone, 2, output_stride=coarse).backbone.eval()
     two = build_model(backbone, 2, output_stride=fine).backbone.eval()
     two.load_state_dict(one.state_dict())
-    if backbone == "resnet50":
-        for network, stride in ((one, 2), (two, 1)):  # the unit that loses its stride gets the new rate: equalise it
-            network.layer4[0].conv2.dilation = network.layer4[0].conv2.padding = (1, 1)
-            assert network.layer4[0].conv2.stride == (stride, stride)
-    else:
-        two.layer5[0].conv1.dilation = two.layer5[0].conv1.padding = (1, 1)
+    if backbone == "resnet50":  # the unit that loses its stride gets the new rate: equalise it
+        dilate(two.layer4[0].conv2, 1)
+    else:  # so it is here, and layer8 has rate 1 at either stride
+        dilate(two.layer5[0].conv1, 1)
+        one.layer8 = two.layer8 = nn.Identity()
     image = torch.randn(1, 3, 129, 161)
-    torch.testing.assert_close(two(image)[1][..., ::2, ::2], one(image)[1], rtol=1e-3, atol=1e-4)
+    expected, features = one(image)[1], two(image)[1][..., ::2, ::2]
+    assert features.shape == expected.shape
+    assert (features - expected).abs().max() < 1e-4 * expected.std()
 
 
 def test_xception_shortcut_takes_its_input_as_it_came():

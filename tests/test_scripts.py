@@ -26,6 +26,7 @@ def test_train_voc(voc_root, sbd_root, tmp_path):
     assert str(sheet.relative_to(tmp_path)) in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco", "cityscapes"])
 def test_train_coco_and_cityscapes(name, request, tmp_path):
     root = request.getfixturevalue(f"{name}_root")
@@ -34,6 +35,7 @@ def test_train_coco_and_cityscapes(name, request, tmp_path):
     assert f"{name}: " in done.stdout
 
 
+@pytest.mark.slow
 def test_train_demo_takes_flags(tmp_path):
     done = bash("train_demo.sh", "--max-steps", "1", "--no-val", "--head", "lite", "--workers", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
