@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Style and the quick tests; with --all the slow ones too. Further arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
+EXTRA_REQUIREMENTS=requirements-dev.txt
 . "$(dirname "$0")/setup.sh"
 cd "$here"
 which=(-m "not slow")

@@ -1,13 +1,14 @@
-# Sourced by the other scripts. Sets PYTHON to one that has the requirements: $PYTHON, python3, or .venv made for it.
+# Sourced by the other scripts. Sets PYTHON to one that has the requirements: $PYTHON, .venv, python3, or .venv made now.
 # Gives `launch ARGS...`: train.py plainly, or under torchrun with one process for each of several GPUs.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+needed=("$here/requirements.txt" ${EXTRA_REQUIREMENTS:+"$here/$EXTRA_REQUIREMENTS"})
 
 has_requirements() {
-    "$1" - "$here/requirements.txt" <<'PYTHON' 2>/dev/null
+    "$1" - "${needed[@]}" <<'PYTHON' 2>/dev/null
 import importlib.metadata, re, sys
 assert sys.version_info >= (3, 10)
 def number(version): return tuple(map(int, re.findall(r"\d+", version)[:3]))
-for line in open(sys.argv[1]):
+for line in (line for path in sys.argv[1:] for line in open(path)):
     name, bound = line.split("#")[0].strip().split(">=")
     assert number(importlib.metadata.version(name)) >= number(bound), name
 import torchvision  # a torch build that does not fit it fails here
@@ -20,9 +21,9 @@ choose_python() {
     done
     for candidate in python3 python; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-            echo "installing requirements.txt into $here/.venv (a few minutes)" >&2
+            echo "installing what $(basename -a "${needed[@]}" | paste -sd' ') name into $here/.venv (a few minutes)" >&2
             "$candidate" -m venv "$here/.venv"
-            "$here/.venv/bin/python" -m pip install -q -r "$here/requirements.txt"
+            "$here/.venv/bin/python" -m pip install -q "${needed[@]/#/-r}"
             PYTHON=$here/.venv/bin/python
             return
         fi

@@ -7,6 +7,7 @@ from torch import nn
 
 from errors import UserError
 from modeling import BACKBONES, build_model
+from modeling.aspp import ASPP
 from modeling.cost import cost, main
 from modeling.layers import atrous_plan, dilate
 from modeling.weights import load_weights
@@ -195,6 +196,20 @@ def test_image_pooling_is_the_mean_everywhere():
     pooling = build_model("mobilenet", 2).aspp.branches[0].eval()
     pooled = pooling(torch.randn(1, 320, 4, 6))
     assert torch.equal(pooled, pooled[..., :1, :1].expand_as(pooled))
+
+
+def test_taps_that_a_crop_never_reaches_stay_silent():
+    """On a 9x9 map the outer taps of rates 12 and 18 see padding only: after training they are still 0."""
+    aspp = ASPP(8, rates=(6, 12, 18), is_separable=True, dropout=0.0)
+    optimizer = torch.optim.SGD(aspp.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        aspp(torch.randn(2, 8, 9, 9)).square().mean().backward()
+        optimizer.step()
+    outer = torch.ones(3, 3, dtype=torch.bool)
+    outer[1, 1] = False
+    moved = [bool((branch[0].weight[..., outer] != 0).any()) for branch in aspp.branches[2:]]
+    assert moved == [True, False, False]
 
 
 @pytest.mark.parametrize(
