@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="evaluate.py", description="Score a checkpoint.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="evaluate.py", description="Score a checkpoint.", formatter_class=options.DefaultsFormatter
     )
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of a training run")
     parser.add_argument("--dataset", choices=options.DATASETS, help="which data (default: what it was trained on)")

@@ -30,13 +30,24 @@ FIXED = (
     "backbone", "out_stride", "head", "multi_grid", "dropout", "dataset", "use_sbd", "crop_size", "base_size",
     "batch_size", "seed",
 )  # fmt: skip
+NETWORK = FIXED[:4]  # what --ft takes from the checkpoint, where the command line does not say otherwise
 # Where and how far to run: never taken from a checkpoint
 OF_THIS_CALL = ("device", "workers", "run_dir", "checkname", "resume", "ft", "max_steps", "no_val", "compile")
 
 
+class DefaultsFormatter(argparse.HelpFormatter):
+    """Shows the default of a flag that has one and does not tell it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        is_silent = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        if is_silent or "(default" in action.help:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 def train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="train.py", description="Train DeepLabV3+.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="train.py", description="Train DeepLabV3+.", formatter_class=DefaultsFormatter
     )
     add_network_flags(parser.add_argument_group("network"))
     add_data_flags(parser.add_argument_group("data"))
@@ -264,7 +275,7 @@ def flag(name: str) -> str:
 
 def keep_from_checkpoint(args: argparse.Namespace, given: set[str], config: dict) -> None:
     """Set in `args` what a resumed run keeps. `given` flags win, but for FIXED ones, which must agree."""
-    for name in set(config) & set(vars(args)) - set(OF_THIS_CALL):
+    for name in sorted(set(config) & set(vars(args)) - set(OF_THIS_CALL)):
         old, new = config[name], getattr(args, name)
         if name not in given or old == new:
             setattr(args, name, old)
@@ -275,6 +286,12 @@ def keep_from_checkpoint(args: argparse.Namespace, given: set[str], config: dict
             )
         else:
             say(f"resumed with {flag(name)} {new} instead of {old}")
+
+
+def take_network(args: argparse.Namespace, given: set[str], config: dict) -> None:
+    """For --ft: the network of the checkpoint, but for `given` flags."""
+    for name in set(NETWORK) & set(config) - given:
+        setattr(args, name, config[name])
 
 
 def positive_int(text: str) -> int:

@@ -56,6 +56,11 @@ def train(args: argparse.Namespace, given: set[str]) -> int:
 
 def find_checkpoint(args: argparse.Namespace, given: set[str]) -> dict | None:
     """The checkpoint that --resume names or finds; `args` takes over what a resumed run keeps."""
+    if args.ft and args.resume not in (None, "auto"):
+        state = read_checkpoint(args.resume)
+        options.take_network(args, given, state.get("config", {}))
+        options.fill_defaults(args)
+        return state
     options.fill_defaults(args)
     if args.resume == "auto":
         args.resume = share(str(newest_checkpoint(runs_folder(args)) or "")) or None
@@ -63,8 +68,6 @@ def find_checkpoint(args: argparse.Namespace, given: set[str]) -> dict | None:
     if args.resume is None:
         return None
     state = read_checkpoint(args.resume)
-    if args.ft:
-        return state
     if not {"state_dict", "optimizer", "epoch", "step", "config"} <= set(state):
         raise UserError(f"{args.resume} holds weights but no run to go on with: add --ft to start from the weights")
     options.keep_from_checkpoint(args, given, state["config"])

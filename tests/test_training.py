@@ -208,11 +208,15 @@ def test_fine_tuning_takes_the_weights_and_leaves_the_head(start, tmp_path, caps
     status, _ = start("--resume", str(first / "checkpoint.pth.tar"), dataset=dataset, name="ft")
     line = last_line(capsys)
     assert status == 2 and "has 3 classes" in line and "the data 5" in line and "--ft" in line
-    flags = ["--resume", str(first / "checkpoint.pth.tar"), "--ft", "--epochs", "1", "--lr", "1e-12"]
-    status, folder = start(*flags, "--freeze-bn", dataset=dataset, name="ft")
+    # The network comes from the checkpoint, without being named
+    flags = ["--resume", str(first / "checkpoint.pth.tar"), "--ft", "--epochs", "1", "--lr", "1e-12", "--freeze-bn"]
+    flags += ["--crop-size", "33", "--batch-size", "2", "--workers", "0", "--run-dir", str(tmp_path / "run")]
+    status = train.main([*flags, *dataset, "--checkname", "ft"])
+    folder = tmp_path / "run/folder/ft/experiment_0"
     out = capsys.readouterr().out
     assert status == 0 and folder != first and "decoder.classifier.weight" in out
     before, after = (read_checkpoint(path / "checkpoint.pth.tar") for path in (first, folder))
+    assert after["config"]["head"] == "lite"
     assert after["epoch"] == 1 and after["state_dict"]["decoder.classifier.weight"].shape[0] == 5
     assert after["best_pred"] == log(folder)[0]["val_miou"]  # the best score starts afresh
     torch.testing.assert_close(
