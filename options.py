@@ -22,7 +22,7 @@ RECIPES = {
     "crop_size": dict(pascal=[513], cityscapes=[769], coco=[513], folder=[513], demo=[129]),
     "batch_size": dict(pascal=16, cityscapes=8, coco=16, folder=8, demo=8),
     "epochs": dict(pascal=46, cityscapes=243, coco=30, folder=50, demo=12),
-    "lr": dict(pascal=0.007, cityscapes=0.007, coco=0.007, folder=0.01, demo=0.05),
+    "lr": dict(pascal=0.007, cityscapes=0.007, coco=0.007, folder=0.015, demo=0.05),
     "head_lr_factor": dict(pascal=1.0, cityscapes=1.0, coco=1.0, folder=10.0, demo=1.0),
 }
 # Network and data: a resumed run takes these from its checkpoint, and a flag that says otherwise is an error

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from modeling.layers import ConvBNReLU, conv3x3, initialize, resize
+from modeling.layers import ConvBNReLU, conv3x3, initialize, resize, start_at_centre
 
 LOW_LEVEL_CHANNELS = 48  # Table 1
 WIDTH = 256
@@ -22,6 +22,7 @@ class Decoder(nn.Module):
         self.classifier = classifier(WIDTH, num_classes)
         initialize(self.project)
         initialize(self.refine)
+        start_at_centre(self.refine)
 
     def forward(self, features: Tensor, low_level: Tensor) -> Tensor:
         low_level = self.project(low_level)  # [B, 48, H/4, W/4]

@@ -75,3 +75,15 @@ def initialize(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def start_at_centre(head: nn.Module) -> None:
+    """Let each depthwise convolution of ASPP and decoder begin as the identity: centre tap 1, the eight around it 0.
+
+    On crops, the outer taps of a wide rate fall into the padding and learn nothing (all of rate 18 on a 17x17 map).
+    With random values they would speak for the first time when whole pictures are scored: CamVid at 257 crops, after
+    4 epochs, gave 0.15 mIoU instead of 0.40 at the same training loss.
+    """
+    for layer in head.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            nn.init.dirac_(layer.weight, groups=layer.groups)
