@@ -19,7 +19,7 @@ from utils.lr_schedule import SCHEDULES
 RECIPES = {
     "backbone": dict(pascal="resnet", cityscapes="resnet", coco="resnet", folder="resnet", demo="mobilenet"),
     "backbone_weights": dict(pascal="imagenet", cityscapes="imagenet", coco="imagenet", folder="imagenet", demo="none"),
-    "crop_size": dict(pascal=[513], cityscapes=[769], coco=[513], folder=[513], demo=[129]),
+    "crop_size": dict(pascal=[513], cityscapes=[769], coco=[513], folder=[513], demo=[97]),
     "batch_size": dict(pascal=16, cityscapes=8, coco=16, folder=8, demo=8),
     "epochs": dict(pascal=46, cityscapes=243, coco=30, folder=50, demo=12),
     "lr": dict(pascal=0.007, cityscapes=0.007, coco=0.007, folder=0.015, demo=0.05),

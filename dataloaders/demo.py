@@ -1,8 +1,9 @@
 """A set drawn on the fly: textured shapes that overlap, some small, some thin. It needs no file and no download.
 
-A picture depends on its split and number alone. Each class has a form and a texture; colours are drawn anew each time.
+A picture depends on its split and number alone. Each class has a form, a texture and a range of hues.
 """
 
+import colorsys
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from errors import UserError
 CLASSES = ("background", "disc", "box", "triangle", "ring", "star", "bar", "dot")
 SPLITS = {"train": 480, "val": 80}
 WIDTH, HEIGHT = 160, 120
+DARK = 0.4  # light of the dark parts of a texture
 VERSION = "1"
 
 
@@ -49,16 +51,22 @@ def draw_scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     numbers = random.integers(1, len(CLASSES), size=random.integers(4, 9))
     for number in sorted(numbers, key=lambda n: n in (6, 7)):  # thin and small ones last, so that they are seen
         mask = draw_mask(CLASSES[number], random)
-        first = random.uniform(0, 255, 3)
-        second = (first + 128 + random.uniform(-40, 40, 3)) % 256  # far from the first in every channel
+        bright = draw_colour(number, random)
         mixture = TEXTURES[CLASSES[number]](*turned_places(mask, random), random)[:, None]
-        picture[mask], label[mask] = first * mixture + second * (1 - mixture), number
+        picture[mask], label[mask] = bright * (DARK + (1 - DARK) * mixture), number
     picture += random.normal(0, 6, picture.shape)
     return picture.clip(0, 255).astype(np.uint8), label
 
 
+def draw_colour(number: int, random: np.random.Generator) -> np.ndarray:
+    """RGB of a class: its hue give or take a fifth of the way to the next one's, any light, seldom pale."""
+    hue = (number + random.uniform(-0.2, 0.2)) / (len(CLASSES) - 1)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, random.uniform(0.5, 1), random.uniform(0.5, 1)))
+
+
 def draw_ground(random: np.random.Generator) -> np.ndarray:
-    clouds = Image.fromarray(random.integers(60, 200, (4, 5, 3), dtype=np.uint8))
+    grey, tint = random.integers(60, 200, (4, 5, 1)), random.integers(-15, 16, (4, 5, 3))
+    clouds = Image.fromarray((grey + tint).astype(np.uint8))
     return np.asarray(clouds.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64).copy()
 
 
