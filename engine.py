@@ -1,4 +1,7 @@
-"""The training loop. It is handed finished objects, and knows no data set and no flags."""
+"""The training loop. It is handed finished objects, and knows no data set and no flags.
+
+Long, so that a run can be read from top to bottom in one place.
+"""
 
 import contextlib
 import math

@@ -1,4 +1,7 @@
-"""Flags that the command scripts share, the defaults of each data set, and what a resumed run keeps."""
+"""Flags that the command scripts share, the defaults of each data set, and what a resumed run keeps.
+
+Long because every flag stands here with what it does.
+"""
 
 import argparse
 import os

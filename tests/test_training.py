@@ -1,6 +1,7 @@
 """train.py and evaluate.py as users call them, on small data: end to end, resumed, fine-tuned, refused."""
 
 import json
+import shutil
 import signal
 import threading
 
@@ -274,6 +275,7 @@ def test_half_precision_scales_its_loss(start):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs g++")
 def test_compiled_training_learns_what_plain_training_does(start):
     flags = ["--max-steps", "2", "--no-val"]
     _, plain = start(*flags, runs="plain")
