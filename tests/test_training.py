@@ -277,7 +277,8 @@ def test_half_precision_scales_its_loss(start):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs g++")
 def test_compiled_training_learns_what_plain_training_does(start):
-    flags = ["--max-steps", "2", "--no-val"]
+    # Compiled dropout draws other numbers; batch norm over two pooled values blows rounding up
+    flags = ["--max-steps", "2", "--no-val", "--dropout", "0", "--freeze-bn"]
     _, plain = start(*flags, runs="plain")
     status, compiled = start(*flags, "--compile", runs="compiled")
     assert status == 0
