@@ -59,7 +59,7 @@ def test_cost_command_prints_a_row_a_network(capsys):
 
 
 @pytest.mark.parametrize(("backbone", "stride"), STRIDES)
-@pytest.mark.parametrize("size", [513, 512])
+@pytest.mark.parametrize("size", [513, pytest.param(512, marks=pytest.mark.slow)])
 def test_map_sizes(backbone, stride, size):
     with torch.device("meta"):
         model = build_model(backbone, 7, output_stride=stride)

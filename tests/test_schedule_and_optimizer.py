@@ -42,7 +42,7 @@ def groups_of(model) -> list[dict]:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("is_synced", [False, True])
+@pytest.mark.parametrize("is_synced", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_parameter_is_in_exactly_one_group(backbone, is_synced):
     with torch.device("meta"):
         model = build_model(backbone, 3)
