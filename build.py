@@ -18,7 +18,7 @@ from dataloaders import (
 from engine import Settings
 from errors import UserError
 from modeling import DeepLab, build_model
-from modeling.cost import count_macs, count_parameters
+from modeling.cost import cost
 from modeling.weights import load_weights
 from utils.class_weights import class_weights
 from utils.device import select_device
@@ -142,14 +142,14 @@ def sizes(train_set: PictureSet, val_set: PictureSet | None) -> dict[str, int]:
 def describe(args: argparse.Namespace, model: DeepLab, loader, config: dict, device: torch.device) -> None:
     """Print what follows from the flags."""
     steps, (height, width) = loader.batch_sampler.steps_per_epoch, args.crop_size
-    with torch.device("meta"):
-        twin = build_model(args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head)
-    macs = count_macs(twin, (height, width)) / 1e9
+    parameters, macs = cost(
+        args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head, size=(height, width)
+    )
     parts = f"{world_size()} processes x {args.accumulate} parts" if world_size() * args.accumulate > 1 else "one part"
     rate = f"{args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head"
     say(
-        f"{args.backbone}, {args.head} head, stride {args.out_stride}: {count_parameters(model):,} parameters, "
-        f"{macs:.2f} GMAC at {height}x{width}"
+        f"{args.backbone}, {args.head} head, stride {args.out_stride}: {parameters:,} parameters, "
+        f"{macs / 1e9:.2f} GMAC at {height}x{width}"
     )
     train_size, val_size = config["dataset_sizes"].values()
     say(f"{args.dataset}: {train_size} training and {val_size} validation pictures, {model.num_classes} classes")
