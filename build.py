@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -19,7 +19,7 @@ from engine import Settings
 from errors import UserError
 from modeling import DeepLab, build_model
 from modeling.cost import cost
-from modeling.weights import load_weights
+from modeling.weights import EXPECTS, load_weights
 from utils.class_weights import class_weights
 from utils.device import select_device
 from utils.distributed import rank, say, world_size
@@ -41,22 +41,34 @@ def datasets(args: argparse.Namespace, state: dict | None) -> tuple[PictureSet, 
     return train_set, val_set
 
 
-def network(args: argparse.Namespace, classes: Sequence[str], state: dict | None) -> DeepLab:
+def network(args: argparse.Namespace, classes: Sequence[str], state: Mapping | None) -> DeepLab:
+    """The network of the flags; `state`: the run it resumes, or with --ft the weights it starts from."""
     model = build_model(
         args.backbone, len(classes), output_stride=args.out_stride, head=args.head, multi_grid=args.multi_grid,
-        dropout=args.dropout, backbone_weights="none" if state else args.backbone_weights,
+        dropout=args.dropout, width=args.width, wide_tap=args.wide_tap, partial_weights=args.partial_weights,
+        backbone_weights="none" if state else args.backbone_weights,
     )  # fmt: skip
-    if state:
-        model.mean, model.std = state.get("mean", model.mean), state.get("std", model.std)
     if state and args.ft:
-        report = load_weights(model, state.get("ema_state_dict", state.get("state_dict", state)))
-        say(f"weights of {args.resume}: {report}; left as they were: {report.examples() or 'none'}")
-        if lost := [name for name in report.missing + report.mismatched if "classifier" not in name]:
-            raise UserError(f"{args.resume} does not fit --backbone {args.backbone} --head {args.head} ({lost[0]})")
+        start_from(model, state, args)
+    elif state:
+        model.expect(**{name: state[name] for name in EXPECTS if name in state})
     model.set_batch_norm_momentum(args.bn_momentum)
     if args.freeze_bn:
         model.freeze_batch_norm()
     return convert_batch_norm(args, model)
+
+
+def start_from(model: DeepLab, content: Mapping, args: argparse.Namespace) -> None:
+    """Take all weights; only the classifier may stay as it was, where the classes are others."""
+    source = args.weights_from or args.resume
+    report = load_weights(model, content)
+    left = report.missing + report.mismatched
+    say(f"weights of {source}: {report}; left as they were: {', '.join(left[:3]) or 'none'}")
+    if not args.partial_weights and (lost := [name for name in report.faults() if "classifier" not in name]):
+        raise UserError(
+            f"{source} does not fit --backbone {args.backbone} --head {args.head} ({lost[0]}; {report}): give the flags "
+            "it was trained with, or --partial-weights to take what fits"
+        )
 
 
 def convert_batch_norm(args: argparse.Namespace, model: DeepLab) -> DeepLab:
@@ -68,20 +80,6 @@ def convert_batch_norm(args: argparse.Namespace, model: DeepLab) -> DeepLab:
         say("on the CPU each process normalises its own part of the batch: local batch norm")
     if world_size() > 1 and is_cuda and args.sync_bn is not False:
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model
-
-
-def load_trained(state: dict, source: str, *, out_stride: int | None = None) -> DeepLab:
-    """The network of a checkpoint, with its averaged weights where it has them."""
-    if not {"state_dict", "config", "classes"} <= set(state):
-        raise UserError(f"{source} does not say which network it is of: give a checkpoint of train.py")
-    config = state["config"]
-    model = build_model(
-        config["backbone"], len(state["classes"]), output_stride=out_stride or config["out_stride"],
-        head=config["head"], multi_grid=config["multi_grid"],
-    )  # fmt: skip
-    model.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
-    model.mean, model.std = state["mean"], state["std"]
     return model
 
 
@@ -143,8 +141,9 @@ def describe(args: argparse.Namespace, model: DeepLab, loader, config: dict, dev
     """Print what follows from the flags."""
     steps, (height, width) = loader.batch_sampler.steps_per_epoch, args.crop_size
     parameters, macs = cost(
-        args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head, size=(height, width)
-    )
+        args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head, width=args.width,
+        wide_tap=args.wide_tap, size=(height, width),
+    )  # fmt: skip
     parts = f"{world_size()} processes x {args.accumulate} parts" if world_size() * args.accumulate > 1 else "one part"
     rate = f"{args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head"
     say(

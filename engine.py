@@ -20,7 +20,7 @@ from tqdm import tqdm
 from utils.checkpoint import write_checkpoint
 from utils.device import tune_convolutions
 from utils.distributed import all_reduce, is_main_process, rank, sync_buffers, world_size, wrap
-from utils.inference import Normalise
+from utils.inference import Normalise, Predictor
 from utils.metrics import percent, write_metrics
 from utils.optim import restore
 from utils.preemption import StopSignals
@@ -262,7 +262,7 @@ class Trainer:
         model = self.ema.module if self.ema is not None else self.model
         sync_buffers(model)
         confusion, examples = score(
-            model, self.val_loader, num_classes=len(self.classes), device=self.device,
+            Predictor(model, self.device), self.val_loader, num_classes=len(self.classes), device=self.device,
             num_examples=self.settings.num_examples,
         )  # fmt: skip
         self.scores = confusion.scores(self.classes)
@@ -290,9 +290,7 @@ class Trainer:
             "epoch_seconds": self.epoch_seconds,
             "classes": list(self.classes),
             "palette": [list(entry) for entry in self.palette],
-            "mean": list(self.model.mean),
-            "std": list(self.model.std),
-        }
+        } | self.model.expects
         if self.ema is not None:
             state["ema_state_dict"] = self.ema.module.state_dict()
         return state | self.extra

@@ -1,25 +1,34 @@
-"""Score a checkpoint on a split: every picture whole, at its own size.
+"""Score a checkpoint under a named protocol: by default every picture whole, at its own size, in one forward pass.
 
-python evaluate.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar --dataset pascal
+python evaluate.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar --out scores
+python evaluate.py --weights-from xception65_coco_voc_trainaug --dataset pascal --scales 0.5 0.75 1.0 1.25 1.5 1.75 --flip
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+import torch
 
-import build
 import options
-from dataloaders import build_dataset, whole_loader
+from dataloaders import PictureSet, build_dataset, whole_loader
+from dataloaders.transforms import CentreCrop, whole_picture
 from errors import UserError
-from utils.checkpoint import read_checkpoint
+from trained import Trained, load_trained
+from utils.boundaries import BoundaryIoU, Trimap
 from utils.device import select_device
-from utils.distributed import is_main_process, process_group, rank, world_size
-from utils.metrics import table, write_metrics
+from utils.distributed import is_main_process, process_group, rank, say, world_size
+from utils.inference import Predictor
+from utils.metrics import percent, table, write_confusion, write_metrics
+from utils.per_image import PerImage
+from utils.plots import plot_confusion, plot_trimap
 from utils.scoring import score
+from utils.submission import Submission
 from utils.visualize import sheet
+
+PROTOCOLS = ("whole", "center-crop", "slide")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,52 +40,152 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="evaluate.py", description="Score a checkpoint.", formatter_class=options.DefaultsFormatter
     )
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of a training run")
-    parser.add_argument("--dataset", choices=options.DATASETS, help="which data (default: what it was trained on)")
-    parser.add_argument("--data-root", metavar="DIR", help="its folder, before DEEPLAB_<DATASET>_ROOT and mypath.py")
-    parser.add_argument("--split", default="val", help="train, val, ...")
-    parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
-    parser.add_argument("--out", metavar="DIR", help="write metrics.json and sheet.png there")
-    options.add_device_flags(parser)
+    options.add_source_flags(parser, checkpoint_help="of a training run, or any weights that docs/weights.md names")
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=options.DATASETS, help="which data (default: what it was trained on)")
+    data.add_argument("--data-root", metavar="DIR", help="its folder, before DEEPLAB_<DATASET>_ROOT and mypath.py")
+    data.add_argument("--split", default="val", help="train, val, ...; test may be without labels")
+    options.add_inference_flags(
+        parser,
+        protocols=PROTOCOLS,
+        protocol_help="whole pictures in one pass; short side to --crop-size and its centre crop, label alike, as the "
+        "known implementation scores; or windows of --crop-size",
+    )
+    scores = parser.add_argument_group("further scores")
+    scores.add_argument(
+        "--trimap", type=options.positive_int, nargs="+", metavar="PIXELS",
+        help="mIoU in bands of these widths around the void border (VOC), else around class borders",
+    )  # fmt: skip
+    scores.add_argument(
+        "--boundary", type=options.positive, nargs="?", const=0.02, metavar="RATIO",
+        help="boundary IoU within this share of the diagonal (alone: 0.02)",
+    )  # fmt: skip
+    results = parser.add_argument_group("results")
+    results.add_argument("--out", metavar="DIR", help="write scores as JSON, CSV and pictures there")
+    results.add_argument("--save-predictions", metavar="DIR", help="write label PNGs as the benchmark's server wants them")
+    options.add_device_flags(parser.add_argument_group("where"))
     return parser
 
 
 def evaluate(args: argparse.Namespace, given: set[str]) -> int:
     device = select_device(args.device)
     with process_group(device):
-        state = read_checkpoint(args.checkpoint)
-        model = build.load_trained(state, args.checkpoint, out_stride=args.out_stride).to(device)
-        dataset, root = args.dataset or state["config"]["dataset"], args.data_root
-        if root is None and dataset == state["config"]["dataset"]:
-            root = state["config"]["data_root"]
-        pictures = build_dataset(dataset, args.split, root=root)
-        if len(pictures.classes) != len(state["classes"]):
-            raise UserError(
-                f"{args.checkpoint} knows {len(state['classes'])} classes, {dataset} has {len(pictures.classes)}: "
-                "give the data it was trained for"
-            )
+        trained = load_trained(
+            args.checkpoint, weights_from=args.weights_from, network=options.network_flags(args, given),
+            out_stride=args.out_stride,
+        )  # fmt: skip
+        pictures = open_pictures(args, trained)
+        how = describe(args, trained, pictures)
+        predictor = Predictor(
+            trained.model.to(device), device, scales=args.scales, flip=args.flip,
+            window=how.get("crop_size") if args.protocol == "slide" else None, stride=how.get("stride"),
+        )  # fmt: skip
         loader = whole_loader(
-            pictures, workers=args.workers, pin_memory=device.type == "cuda", rank=rank(), world=world_size()
-        )
-        confusion, examples = score(model, loader, num_classes=len(pictures.classes), device=device, num_examples=4)
-        if is_main_process():
-            scores = confusion.scores(pictures.classes)
-            how = {"protocol": "whole", "out_stride": model.output_stride, "dataset": dataset, "split": args.split}
-            how |= {"pictures": len(pictures), "checkpoint": args.checkpoint}
-            print(f"{table(scores)}\nprotocol whole, stride {model.output_stride}, {len(pictures)} pictures")
+            pictures, workers=args.workers, pin_memory=device.type == "cuda", rank=rank(), world=world_size(),
+            transform=CentreCrop(how["crop_size"][0]) if args.protocol == "center-crop" else whole_picture,
+        )  # fmt: skip
+        observers = make_observers(args, pictures)
+        confusion, examples = score(
+            predictor, loader, num_classes=len(pictures.classes), device=device, num_examples=4,
+            observers=list(observers.values()),
+        )  # fmt: skip
+        if not pictures.has_labels:
+            say(f"{pictures.name} {args.split} has no labels: nothing is scored; {args.save_predictions} has predictions")
+        elif is_main_process():
+            scores = confusion.scores(pictures.classes) | further_scores(observers, pictures.classes)
+            print_scores(scores, how)
             if args.out:
-                write_results(Path(args.out), scores, how, sheet(examples, pictures.classes, pictures.palette))
+                picture = sheet(examples, pictures.classes, pictures.palette)
+                write_results(Path(args.out), scores, how, confusion.counts.cpu(), observers, pictures, picture)
     return 0
 
 
-def write_results(folder: Path, scores: dict, how: dict, picture: Image.Image) -> None:
+def open_pictures(args: argparse.Namespace, trained: Trained) -> PictureSet:
+    """The data to score on. Raises UserError where it does not fit the network."""
+    trained_on = trained.config.get("dataset")
+    dataset, root = args.dataset or trained_on, args.data_root
+    if dataset is None:
+        raise UserError(f"{trained.source} does not say what it was trained on: give --dataset")
+    if root is None and dataset == trained_on:
+        root = trained.config["data_root"]
+    pictures = build_dataset(dataset, args.split, root=root)
+    if len(pictures.classes) != len(trained.classes):
+        raise UserError(
+            f"{trained.source} knows {len(trained.classes)} classes, {dataset} has {len(pictures.classes)}: "
+            "give the data it was trained for"
+        )
+    if not pictures.has_labels and not args.save_predictions:
+        raise UserError(f"{dataset} {args.split} has no labels to score with: add --save-predictions DIR")
+    if args.save_predictions and args.protocol == "center-crop":
+        raise UserError("--save-predictions needs whole pictures: take --protocol whole or slide")
+    return pictures
+
+
+def describe(args: argparse.Namespace, trained: Trained, pictures: PictureSet) -> dict:
+    """How the scores come about: the protocol with all that it depends on, for every output."""
+    how = {"protocol": args.protocol, "out_stride": trained.model.output_stride}
+    how |= {"scales": args.scales, "flip": args.flip} | options.windows(args, trained.config.get("crop_size"))
+    how |= {"dataset": pictures.name, "split": args.split, "pictures": len(pictures), "checkpoint": trained.source}
+    if args.protocol == "center-crop" and how["crop_size"][0] != how["crop_size"][1]:
+        raise UserError(f"--crop-size {how['crop_size']}: the centre crop is square, give N")
+    return how
+
+
+def make_observers(args: argparse.Namespace, pictures: PictureSet) -> dict:
+    num_classes = len(pictures.classes)
+    observers = {}
+    if args.save_predictions:
+        observers["submission"] = Submission(Path(args.save_predictions), pictures.submission)
+    if not pictures.has_labels:
+        return observers
+    observers["per_image"] = PerImage(num_classes)
+    if args.trimap:
+        has_void = pictures.has_void_border
+        has_void = pictures.labels_hold_void() if has_void is None else has_void
+        observers["trimap"] = Trimap(args.trimap, num_classes, border="void" if has_void else "classes")
+    if args.boundary:
+        observers["boundary"] = BoundaryIoU(num_classes, ratio=args.boundary)
+    return observers
+
+
+def further_scores(observers: dict, classes: Sequence[str]) -> dict:
+    return {name: observers[name].scores(classes) for name in ("trimap", "boundary") if name in observers}
+
+
+def print_scores(scores: dict, how: dict) -> None:
+    print(table(scores))
+    if trimap := scores.get("trimap"):
+        print(f"trimap, {trimap['border']} borders:")
+        print("".join(f"  {width:>4} px {percent(miou):>7}\n" for width, miou in trimap["miou"].items()), end="")
+    if boundary := scores.get("boundary"):
+        print(f"boundary IoU, {boundary['ratio']:g} of the diagonal: {percent(boundary['miou'])}")
+    sizes = "".join(f", {name} {how[name][0]}x{how[name][1]}" for name in ("crop_size", "stride") if name in how)
+    print(
+        f"protocol {how['protocol']}{sizes.replace('_', ' ')}, stride {how['out_stride']}, "
+        f"scales {' '.join(map(str, how['scales']))}{', flip' if how['flip'] else ''}, {how['pictures']} pictures"
+    )
+
+
+def write_results(
+    folder: Path, scores: dict, how: dict, counts: torch.Tensor, observers: dict, pictures: PictureSet, picture
+) -> None:
+    classes = pictures.classes
+    files = {
+        "metrics.json": lambda path: write_metrics(path, scores, **how),
+        "per_image.csv": lambda path: observers["per_image"].write(path, pictures.ids),
+        "confusion.csv": lambda path: write_confusion(path, counts.numpy(), classes),
+        "confusion.png": lambda path: plot_confusion(path, counts.numpy(), classes),
+        "sheet.png": picture.save,
+    }
+    if "trimap" in scores:
+        files["trimap.png"] = functools.partial(plot_trimap, **scores["trimap"], whole=scores["miou"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_metrics(folder / "metrics.json", scores, **how)
-        picture.save(folder / "sheet.png")
+        for name, write in files.items():
+            write(folder / name)
+            print(folder / name)
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror}): give another --out") from error
-    print(f"{folder / 'metrics.json'}\n{folder / 'sheet.png'}")
 
 
 if __name__ == "__main__":

@@ -28,14 +28,13 @@ RECIPES = {
     "lr": dict(pascal=0.007, cityscapes=0.007, coco=0.007, folder=0.015, demo=0.05),
     "head_lr_factor": dict(pascal=1.0, cityscapes=1.0, coco=1.0, folder=10.0, demo=1.0),
 }
+NETWORK = ("backbone", "out_stride", "head", "multi_grid", "width", "wide_tap")
 # Network and data: a resumed run takes these from its checkpoint, and a flag that says otherwise is an error
-FIXED = (
-    "backbone", "out_stride", "head", "multi_grid", "dropout", "dataset", "use_sbd", "crop_size", "base_size",
-    "batch_size", "seed",
-)  # fmt: skip
-NETWORK = FIXED[:4]  # what --ft takes from the checkpoint, where the command line does not say otherwise
+FIXED = (*NETWORK, "dropout", "dataset", "use_sbd", "crop_size", "base_size", "batch_size", "seed")
 # Where and how far to run: never taken from a checkpoint
-OF_THIS_CALL = ("device", "workers", "run_dir", "checkname", "resume", "ft", "max_steps", "no_val", "compile")
+OF_THIS_CALL = (
+    "device", "workers", "run_dir", "checkname", "resume", "ft", "weights_from", "max_steps", "no_val", "compile",
+)  # fmt: skip
 
 
 class DefaultsFormatter(argparse.HelpFormatter):
@@ -68,19 +67,95 @@ def add_network_flags(group) -> None:
         choices=(8, 16, 32),
         help="picture side over feature map side; 8 costs about 3 times 16 (default: 16; drn: 8)",
     )
-    group.add_argument(
-        "--head",
-        choices=HEADS,
-        default="separable",
-        help="ASPP and decoder with depthwise-separable or full convolutions; lite: 1x1 and no decoder",
-    )
-    group.add_argument("--multi-grid", action="store_true", help="rates x 1, 2, 4 in ResNet's last layer")
+    add_shape_flags(group, head="separable")
     group.add_argument("--dropout", type=share_of_one, default=0.1, help="after ASPP")
     group.add_argument(
         "--backbone-weights",
-        metavar="{imagenet,none,FILE}",
-        help=by_dataset("backbone_weights", "where training starts from; imagenet downloads once"),
+        metavar="{imagenet,none,NAME,FILE}",
+        help=by_dataset("backbone_weights", "where training starts from; imagenet downloads once, docs/weights.md"),
     )
+    group.add_argument(
+        "--weights-from",
+        metavar="NAME",
+        help="start from a whole released network, which also says backbone and head: docs/weights.md",
+    )
+    group.add_argument(
+        "--partial-weights", action="store_true", help="take what fits of --backbone-weights where not all does"
+    )
+
+
+def add_shape_flags(group, *, head: str | None = None) -> None:
+    group.add_argument(
+        "--head",
+        choices=HEADS,
+        default=head,
+        help="ASPP and decoder with depthwise-separable or full convolutions; lite: 1x1 and no decoder; "
+        "lite-decoder: 1x1 and the decoder (default: separable)",
+    )
+    group.add_argument("--multi-grid", action="store_true", help="rates x 1, 2, 4 in ResNet's last layer")
+    group.add_argument("--width", type=positive, default=1.0, help="mobilenet: this many times the channels")
+    group.add_argument(
+        "--wide-tap",
+        action="store_true",
+        help="mobilenet: the decoder takes 144 low-level channels as the official code does, not 24",
+    )
+
+
+def add_source_flags(parser: argparse.ArgumentParser, *, checkpoint_help: str) -> None:
+    """Which trained network: a checkpoint that says itself what it is of, or other weights and flags that say it."""
+    source = parser.add_argument_group("the network").add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", metavar="FILE", help=checkpoint_help)
+    source.add_argument("--weights-from", metavar="NAME", help="a released network: docs/weights.md")
+    group = parser.add_argument_group("what weights without our settings are of")
+    group.add_argument("--backbone", choices=BACKBONES, help="needed for them")
+    add_shape_flags(group)
+    group.add_argument("--num-classes", type=positive_int, metavar="K", help="(default: as many as the weights have)")
+    parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
+
+
+def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[str], protocol_help: str) -> None:
+    group = parser.add_argument_group("how to look at a picture")
+    group.add_argument("--protocol", choices=protocols, default="whole", help=protocol_help)
+    group.add_argument(
+        "--scales",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="average the softmax over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)",
+    )
+    group.add_argument("--flip", action="store_true", help="average with the mirrored picture too")
+    group.add_argument(
+        "--crop-size",
+        type=positive_int,
+        nargs="+",
+        metavar=("N", "W"),
+        help="of center-crop and slide, N or H W (default: as trained, else 513)",
+    )
+    group.add_argument(
+        "--stride",
+        type=positive_int,
+        nargs="+",
+        metavar=("N", "W"),
+        help="from one window to the next, N or H W (default: two thirds of the window)",
+    )
+
+
+def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dict:
+    """`crop_size` and `stride` of the protocol, which of them it has. Raises UserError for one that it ignores."""
+    if args.protocol == "whole" and (args.crop_size or args.stride):
+        raise UserError("--crop-size and --stride belong to --protocol slide or center-crop: add it, or leave them out")
+    if args.protocol == "whole":
+        return {}
+    crop = two_sides(args.crop_size or list(trained_crop or [513]), "--crop-size")
+    if args.protocol == "center-crop":
+        if args.stride:
+            raise UserError("--stride belongs to --protocol slide: leave it out")
+        return {"crop_size": crop}
+    stride = two_sides(args.stride, "--stride") if args.stride else [max(1, side * 2 // 3) for side in crop]
+    if any(step > side for step, side in zip(stride, crop, strict=True)):
+        raise UserError(f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it")
+    return {"crop_size": crop, "stride": stride}
 
 
 def add_data_flags(group, *, dataset_default: str | None = "pascal") -> None:
@@ -258,14 +333,21 @@ def fill_defaults(args: argparse.Namespace) -> None:
     for name in ("data_root", "sbd_root"):
         if folder := getattr(args, name):
             setattr(args, name, os.path.abspath(os.path.expanduser(folder)))
-    args.crop_size = [args.crop_size[0], args.crop_size[-1]] if len(args.crop_size) < 3 else args.crop_size
+    args.crop_size = two_sides(args.crop_size, "--crop-size")
     check(args)
+
+
+def two_sides(sides: list[int], name: str) -> list[int]:
+    """[height, width] of N, or H W."""
+    if len(sides) > 2:
+        raise UserError(f"{name} {' '.join(map(str, sides))}: give N, or H W")
+    return [sides[0], sides[-1]]
 
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that do not go together."""
-    if len(args.crop_size) > 2:
-        raise UserError(f"--crop-size {' '.join(map(str, args.crop_size))}: give N, or H W")
+    if args.weights_from and args.resume not in (None, "auto"):
+        raise UserError("--weights-from starts a new run: leave out --resume FILE, or take --resume auto")
     if args.ft and args.resume in (None, "auto"):
         raise UserError("--ft takes the weights of a checkpoint: name it with --resume FILE")
     if args.nesterov and not args.momentum:
@@ -292,9 +374,15 @@ def keep_from_checkpoint(args: argparse.Namespace, given: set[str], config: dict
 
 
 def take_network(args: argparse.Namespace, given: set[str], config: dict) -> None:
-    """For --ft: the network of the checkpoint, but for `given` flags."""
+    """For new runs from old weights: the network these are of, but for `given` flags."""
     for name in set(NETWORK) & set(config) - given:
         setattr(args, name, config[name])
+
+
+def network_flags(args: argparse.Namespace, given: set[str]) -> dict:
+    """What the command line says of the network, for weights that do not say it themselves."""
+    names = [name for name in (*NETWORK, "num_classes") if name in given and name != "out_stride"]
+    return {name: getattr(args, name) for name in names}
 
 
 def positive_int(text: str) -> int:

@@ -13,6 +13,8 @@ import build
 import options
 from engine import Trainer
 from errors import UserError
+from modeling import zoo
+from modeling.weights import read_source
 from utils.checkpoint import read_checkpoint
 from utils.device import make_deterministic, select_device
 from utils.distributed import is_main_process, process_group, say, share
@@ -55,18 +57,24 @@ def train(args: argparse.Namespace, given: set[str]) -> int:
 
 
 def find_checkpoint(args: argparse.Namespace, given: set[str]) -> dict | None:
-    """The checkpoint that --resume names or finds; `args` takes over what a resumed run keeps."""
+    """The checkpoint that --resume names or finds, or weights to start from (then `args.ft` is set).
+
+    `args` takes over what a resumed run keeps.
+    """
     if args.ft and args.resume not in (None, "auto"):
-        state = read_checkpoint(args.resume)
+        state = read_source(args.resume)
         options.take_network(args, given, state.get("config", {}))
         options.fill_defaults(args)
         return state
+    if args.weights_from:
+        options.take_network(args, given, zoo.released(args.weights_from).network)
     options.fill_defaults(args)
     if args.resume == "auto":
         args.resume = share(str(newest_checkpoint(runs_folder(args)) or "")) or None
         say(f"resuming {args.resume}" if args.resume else "nothing to resume: a fresh start")
     if args.resume is None:
-        return None
+        args.ft = args.weights_from is not None
+        return read_source(zoo.get(zoo.released(args.weights_from).url)) if args.ft else None
     state = read_checkpoint(args.resume)
     if not {"state_dict", "optimizer", "epoch", "step", "config"} <= set(state):
         raise UserError(f"{args.resume} holds weights but no run to go on with: add --ft to start from the weights")

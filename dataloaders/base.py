@@ -5,6 +5,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from errors import UserError
@@ -30,6 +31,8 @@ class PictureSet(ABC):
     ids: list[str]
     classes: tuple[str, ...]
     palette: list[tuple[int, int, int]]
+    has_labels = True  # without them (a test split) every label reads as 255 throughout
+    has_void_border: bool | None = False  # whether 255 is drawn around objects; None: see the labels
 
     @functools.cached_property
     def checked(self) -> set[int]:
@@ -57,6 +60,8 @@ class PictureSet(ABC):
         """(RGB picture, one-channel label), upright and of one size. Raises UserError naming the file at fault."""
         path = self.picture_path(index)
         picture, turn = open_picture(path)
+        if not self.has_labels:
+            return upright(picture, turn), Image.new("L", upright(picture, turn).size, IGNORE_INDEX)
         label = self.open_label(index)
         if index not in self.checked:  # once a process: it costs a tenth of the decoding
             check_label(label, len(self.classes), self.describe_label(index))
@@ -71,8 +76,28 @@ class PictureSet(ABC):
             )
         return picture, label
 
+    def labels_hold_void(self) -> bool:
+        """Whether any label of the split has a pixel of 255."""
+        return any(self.open_label(index).histogram()[IGNORE_INDEX] for index in range(len(self)))
+
+    def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
+        """(file below the submission's folder, its content) for a prediction uint8 [H, W], as the benchmark wants it."""
+        return Path(f"{key}.png"), palette_image(prediction, self.palette)
+
     def describe_label(self, index: int) -> str:
         return str(self.label_path(index))
+
+
+def upright(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
+
+
+def palette_image(label: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
+    """Class numbers uint8 [H, W] as a palette PNG's content; what is no class is white."""
+    image = Image.fromarray(label)
+    colours = [*palette, *[(255, 255, 255)] * (256 - len(palette))]
+    image.putpalette([channel for colour in colours for channel in colour])
+    return image
 
 
 def open_picture(path: Path) -> tuple[Image.Image, Image.Transpose | None]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from dataloaders.base import IGNORE_INDEX, PictureSet, open_label, require_folder
@@ -15,7 +16,10 @@ PICTURE_END, LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 class Cityscapes(PictureSet):
-    """`leftImg8bit/<split>/<city>/*_leftImg8bit.png` with `gtFine/<split>/<city>/*_gtFine_labelIds.png`."""
+    """`leftImg8bit/<split>/<city>/*_leftImg8bit.png` with `gtFine/<split>/<city>/*_gtFine_labelIds.png`.
+
+    The split test may be without labels.
+    """
 
     def __init__(self, root: Path, split: str):
         self.name, self.classes, self.palette = "cityscapes", CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
@@ -29,7 +33,8 @@ class Cityscapes(PictureSet):
             labels / path.parent.name / f"{key}{LABEL_END}" for path, key in zip(self.pictures, self.ids, strict=True)
         ]
         missing = [path for path in self.labels if not path.is_file()]
-        if missing:
+        self.has_labels = split != "test" or len(missing) < len(self.labels)
+        if self.has_labels and missing:
             raise UserError(f"{missing[0]} is missing ({len(missing)} labels are): unpack gtFine_trainvaltest.zip")
 
     def picture_path(self, index: int) -> Path:
@@ -40,3 +45,7 @@ class Cityscapes(PictureSet):
 
     def open_label(self, index: int) -> Image.Image:
         return open_label(self.labels[index]).point(TRAIN_IDS)
+
+    def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
+        """For the Cityscapes server: one channel of labelIds."""
+        return Path(f"{key}_labelIds.png"), Image.fromarray(np.array(LABEL_IDS, np.uint8)[prediction])

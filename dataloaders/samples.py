@@ -1,6 +1,7 @@
 """Samples and loaders: `{"image": uint8 [3, H, W], "label": uint8 [H, W], "id": str}`, in batches of uint8."""
 
 import signal
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,16 +29,16 @@ class TrainSamples(Dataset):
 
 
 class WholeSamples(Dataset):
-    """Every picture at its own size; the key is its index."""
+    """Every picture at its own size, or as `transform` makes it and its label; the key is its index."""
 
-    def __init__(self, pictures: PictureSet):
-        self.pictures = pictures
+    def __init__(self, pictures: PictureSet, transform: Callable = whole_picture):
+        self.pictures, self.transform = pictures, transform
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> dict:
-        image, label = whole_picture(*self.pictures.read(index))
+        image, label = self.transform(*self.pictures.read(index))
         return {"image": image, "label": label, "id": self.pictures.ids[index]}
 
 
@@ -52,9 +53,17 @@ def train_loader(samples: TrainSamples, sampler: StepSampler, *, workers: int, p
     )
 
 
-def whole_loader(pictures: PictureSet, *, workers: int, pin_memory: bool, rank: int = 0, world: int = 1) -> DataLoader:
+def whole_loader(
+    pictures: PictureSet,
+    *,
+    workers: int,
+    pin_memory: bool,
+    rank: int = 0,
+    world: int = 1,
+    transform: Callable = whole_picture,
+) -> DataLoader:
     """One picture a batch, since sizes differ. Each process gets every `world`-th one: none twice, none padded in."""
-    mine = Subset(WholeSamples(pictures), range(rank, len(pictures), world))
+    mine = Subset(WholeSamples(pictures, transform), range(rank, len(pictures), world))
     return DataLoader(mine, num_workers=workers, pin_memory=pin_memory, worker_init_fn=init_worker)
 
 

@@ -70,6 +70,21 @@ def resample_label(label: Image.Image, rows: slice, columns: slice, size: tuple[
     return torch.from_numpy(np.array(label.resize(size[::-1], Image.Resampling.NEAREST, window)))
 
 
+class CentreCrop:
+    """The known implementation's validation: short side to `size`, then the centre `size` x `size`, label alike."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
+        """-> picture uint8 [3, size, size], label uint8 [size, size]."""
+        scaled = tuple(int(side * self.size / min(picture.size)) for side in picture.size)
+        left, top = (round((side - self.size) / 2) for side in scaled)
+        window = (left, top, left + self.size, top + self.size)
+        picture = picture.resize(scaled, Image.Resampling.BILINEAR).crop(window)
+        return whole_picture(picture, label.resize(scaled, Image.Resampling.NEAREST).crop(window))
+
+
 def whole_picture(picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
     """Picture uint8 [3, H, W] and label uint8 [H, W] at their native size."""
     image = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from dataloaders.base import PictureSet, read_lines, require_folder
+import numpy as np
+from PIL import Image
+
+from dataloaders.base import PictureSet, palette_image, read_lines, require_folder
 from dataloaders.palettes import VOC_CLASSES, voc_palette
 from errors import UserError
 
@@ -10,11 +13,16 @@ PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 class VOCLayout(PictureSet):
-    """`JPEGImages/<id>.*`, `SegmentationClass/<id>.png`, and the ids in `ImageSets/Segmentation/<split>.txt`."""
+    """`JPEGImages/<id>.*`, `SegmentationClass/<id>.png`, and the ids in `ImageSets/Segmentation/<split>.txt`.
+
+    The split test may be without labels.
+    """
+
+    has_void_border = None
 
     def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...]):
         self.name, self.classes, self.palette = name, classes, voc_palette(len(classes))
-        self.labels = require_folder(root / "SegmentationClass", name, "SegmentationClass/ beside JPEGImages/")
+        self.labels = root / "SegmentationClass"
         split_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         self.ids = read_lines(split_file)
         if not self.ids:
@@ -28,7 +36,10 @@ class VOCLayout(PictureSet):
             )
         self.pictures = [pictures[key] for key in self.ids]
         absent = [key for key in self.ids if not (self.labels / f"{key}.png").is_file()]
-        if absent:
+        self.has_labels = split != "test" or len(absent) < len(self.ids)
+        if self.has_labels:
+            require_folder(self.labels, name, "SegmentationClass/ beside JPEGImages/")
+        if self.has_labels and absent:
             raise UserError(
                 f"{self.labels / (absent[0] + '.png')} is missing ({len(absent)} labels of {split_file} are): "
                 "add it, or take the line out"
@@ -44,8 +55,14 @@ class VOCLayout(PictureSet):
 class VOC(VOCLayout):
     """Pascal VOC 2012 segmentation: 21 classes, a border of 255 around each object."""
 
+    has_void_border = True
+
     def __init__(self, root: Path, split: str):
         super().__init__(find_voc(root), split, name="pascal", classes=VOC_CLASSES)
+
+    def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
+        """For VOC's server: comp6, segmentation trained on any data."""
+        return Path(f"results/VOC2012/Segmentation/comp6_test_cls/{key}.png"), palette_image(prediction, self.palette)
 
 
 def find_voc(root: Path) -> Path:

@@ -9,7 +9,7 @@ from modeling.weights import load_backbone_weights
 
 __all__ = ["BACKBONES", "HEADS", "DeepLab", "build_model"]
 
-HEADS = ("separable", "standard", "lite")
+HEADS = ("separable", "standard", "lite", "lite-decoder")
 
 
 def build_model(
@@ -21,22 +21,30 @@ def build_model(
     backbone_weights: str = "none",
     multi_grid: bool = False,
     dropout: float = 0.1,
+    width: float = 1.0,
+    wide_tap: bool = False,
+    partial_weights: bool = False,
 ) -> DeepLab:
     """DeepLabV3+ with `num_classes` outputs a pixel. No weight depends on `output_stride`.
 
-    `head`: depthwise-separable ASPP and decoder (the paper's final model), full convolutions (standard), or image
-    pooling and 1x1 with no decoder (lite). `backbone_weights`: none, imagenet, or a file.
-    Raises UserError for an unknown name, a stride the backbone does not have, or weights that do not fill the backbone.
+    `head`: depthwise-separable ASPP and decoder (the paper's final model), full convolutions (standard), image pooling
+    and 1x1 with no decoder (lite), or these with the separable decoder (lite-decoder). `backbone_weights`: none, imagenet, a name in `modeling.zoo`, or a file.
+    `width` multiplies MobileNet's channels; `wide_tap` gives its decoder the 144 channels of the official code.
+    Raises UserError for an unknown name, a stride the backbone does not have, or weights that do not fill the backbone
+    (unless `partial_weights`).
     """
     if head not in HEADS:
         raise UserError(f"unknown head {head!r}: choose one of {', '.join(HEADS)}")
-    network = build_backbone(backbone, output_stride=output_stride, multi_grid=multi_grid)
-    is_separable = head == "separable"
-    rates = () if head == "lite" else aspp_rates(output_stride)
+    network = build_backbone(
+        backbone, output_stride=output_stride, multi_grid=multi_grid, width=width, wide_tap=wide_tap
+    )
+    is_separable = head != "standard"
+    rates = () if head in ("lite", "lite-decoder") else aspp_rates(output_stride)
     aspp = ASPP(network.out_channels, rates=rates, is_separable=is_separable, dropout=dropout)
     if head == "lite":
         decoder = LiteDecoder(aspp.out_channels, num_classes)
     else:
         decoder = Decoder(aspp.out_channels, network.low_level_channels, num_classes, is_separable=is_separable)
-    load_backbone_weights(network, backbone, backbone_weights)
-    return DeepLab(network, aspp, decoder)
+    model = DeepLab(network, aspp, decoder)
+    load_backbone_weights(model, backbone, backbone_weights, is_partial=partial_weights)
+    return model

@@ -38,11 +38,20 @@ def count_macs(model: nn.Module, size: tuple[int, int]) -> int:
 
 
 def cost(
-    backbone: str, num_classes: int, *, output_stride: int, head: str, multi_grid: bool = False, size: tuple[int, int]
+    backbone: str,
+    num_classes: int,
+    *,
+    output_stride: int,
+    head: str,
+    size: tuple[int, int],
+    width: float = 1.0,
+    wide_tap: bool = False,
 ) -> tuple[int, int]:
     """(parameters, multiply-accumulates) of the named network, on the meta device."""
     with torch.device("meta"):
-        model = build_model(backbone, num_classes, output_stride=output_stride, head=head, multi_grid=multi_grid)
+        model = build_model(
+            backbone, num_classes, output_stride=output_stride, head=head, width=width, wide_tap=wide_tap
+        )
         return count_parameters(model), count_macs(model, size)
 
 
@@ -60,16 +69,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out-stride", nargs="+", type=int, default=[16], help="default: 16")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), default=[513, 513], help="default: 513 513")
     parser.add_argument("--num-classes", type=int, default=21, help="default: 21")
+    parser.add_argument("--width", type=float, default=1.0, help="MobileNet's channels, times this (default: 1)")
+    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 channels")
     args = parser.parse_args(argv)
     print(
-        f"{'backbone':<11} {'head':<10} {'stride':>6} {'parameters':>12} {'GMAC':>8}   "
+        f"{'backbone':<11} {'head':<12} {'stride':>6} {'parameters':>12} {'GMAC':>8}   "
         f"({args.size[0]}x{args.size[1]}, {args.num_classes} classes)"
     )
     rows = [(b, h, s) for b in args.backbone for h in args.head for s in args.out_stride]
     try:
         for backbone, head, stride in rows:
-            parameters, macs = cost(backbone, args.num_classes, output_stride=stride, head=head, size=tuple(args.size))
-            print(f"{backbone:<11} {head:<10} {stride:>6} {parameters:>12,} {giga(macs):>8}")
+            parameters, macs = cost(
+                backbone, args.num_classes, output_stride=stride, head=head, size=tuple(args.size), width=args.width,
+                wide_tap=args.wide_tap,
+            )  # fmt: skip
+            print(f"{backbone:<11} {head:<12} {stride:>6} {parameters:>12,} {giga(macs):>8}")
     except UserError as error:
         print(error.line(), file=sys.stderr)
         return 2

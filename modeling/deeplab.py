@@ -1,8 +1,10 @@
 """DeepLabV3+ (arXiv 1802.02611) of a backbone, ASPP and a decoder."""
 
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor, nn
 
-from modeling.layers import resize
+from modeling.layers import pad_strided_convolutions, resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -11,8 +13,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class DeepLab(nn.Module):
     """`image [B, 3, H, W] (normalised) -> logits [B, K, H, W]`, any H and W.
 
-    `mean` and `std` (RGB, of values in 0..1) are what the weights expect of the picture; they travel with the network
-    and into its checkpoints.
+    What its weights expect travels with the network and into its checkpoints (`expects`): `mean` and `std` of the
+    picture (RGB, of values in 0..1), the batch norms' epsilon in each part, the padding of strided convolutions.
     """
 
     def __init__(self, backbone: nn.Module, aspp: nn.Module, decoder: nn.Module):
@@ -21,6 +23,7 @@ class DeepLab(nn.Module):
         self.aspp = aspp
         self.decoder = decoder
         self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        self.padding = "symmetric"
         self.is_batch_norm_frozen = False
 
     def forward(self, image: Tensor) -> Tensor:
@@ -36,8 +39,32 @@ class DeepLab(nn.Module):
     def num_classes(self) -> int:
         return self.decoder.classifier.out_channels
 
+    @property
+    def expects(self) -> dict:
+        """Plain values for a checkpoint: `mean`, `std`, `epsilon` {part: value}, `padding` (symmetric or same)."""
+        norms = {name: batch_norms(part) for name, part in self.named_children()}
+        epsilon = {name: layers[0].eps for name, layers in norms.items() if layers}
+        return {"mean": list(self.mean), "std": list(self.std), "epsilon": epsilon, "padding": self.padding}
+
+    def expect(
+        self,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        epsilon: Mapping[str, float] | None = None,
+        padding: str | None = None,
+    ) -> None:
+        """Set what is given of `expects`, in place."""
+        self.mean, self.std = tuple(mean or self.mean), tuple(std or self.std)
+        for name, value in (epsilon or {}).items():
+            for layer in batch_norms(getattr(self, name)):
+                layer.eps = value
+        if padding is not None:
+            self.padding = padding
+            pad_strided_convolutions(self.backbone, padding)
+
     def batch_norms(self) -> list[nn.Module]:
-        return [layer for layer in self.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        return batch_norms(self)
 
     def freeze_batch_norm(self) -> None:
         """Statistics and affine stay as they are from here on, through every later `.train()`."""
@@ -56,3 +83,7 @@ class DeepLab(nn.Module):
             for layer in self.batch_norms():
                 layer.eval()
         return self
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]

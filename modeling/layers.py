@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from errors import UserError
+
 
 class ConvBNReLU(nn.Sequential):
     """Convolution without bias, batch norm, ReLU. Keeps the map's size at stride 1, whatever the rate."""
@@ -63,6 +65,32 @@ def atrous_plan(strides: Iterable[int], output_stride: int, *, stem_stride: int 
 def dilate(conv: nn.Conv2d, rate: int) -> None:
     """Give a library block's 3x3 convolution an atrous rate, in place; its weights do not depend on it."""
     conv.dilation = conv.padding = (rate, rate)
+
+
+class SameConv2d(nn.Conv2d):
+    """A strided convolution with TensorFlow's SAME padding: where it is odd, the larger half is right and bottom.
+
+    It differs from symmetric padding on even sides, by a shift of one pixel.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        padding: list[int] = []
+        for side, kernel, stride in zip(features.shape[-2:], self.kernel_size, self.stride, strict=True):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            padding = [total // 2, total - total // 2, *padding]  # F.pad begins with the last dimension
+        return F.conv2d(F.pad(features, padding), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+PADDINGS = {"symmetric": nn.Conv2d, "same": SameConv2d}
+
+
+def pad_strided_convolutions(module: nn.Module, padding: str) -> None:
+    """Give every strided convolution below `module` that rule, in place: symmetric (PyTorch's) or same (TensorFlow's)."""
+    if padding not in PADDINGS:
+        raise UserError(f"unknown padding {padding!r}: choose one of {', '.join(PADDINGS)}")
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1) and layer.kernel_size != (1, 1):
+            layer.__class__ = PADDINGS[padding]  # the parameters, and whoever holds them, stay
 
 
 def initialize(module: nn.Module) -> None:

@@ -218,8 +218,7 @@ def test_taps_that_a_crop_never_reaches_stay_silent():
         (("vgg", 2), "unknown backbone 'vgg': choose one of resnet"),
         (("drn", 2, 32), "drn has no output stride 32: choose one of 8, 16"),
         (("resnet", 2, 16, "big"), "unknown head 'big': choose one of separable"),
-        (("xception", 2, 16, "separable", "imagenet"), "give none, or FILE"),
-        (("drn22", 2, 16, "separable", "imagenet"), "give none, or FILE"),
+        (("drn22", 2, 16, "separable", "/nowhere"), "no file /nowhere"),
         (("drn22", 2, 16, "separable", "none", True), "multi-grid is defined for ResNet alone"),
     ],
 )

@@ -1,9 +1,10 @@
 """Results that take long, kept outside the data folders and computed once, however many processes ask."""
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils.checkpoint import write_atomically
@@ -21,9 +22,16 @@ def cached(name: str, compute: Callable[[], object]) -> object:
     `name` must hold a digest of all that the value depends on. A second process waits for the first one's result.
     """
     path = cache_folder() / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path):
         if not path.is_file():
             write_atomically(path, json.dumps(compute()).encode())
         return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time for the block, by a lock file beside `path`, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

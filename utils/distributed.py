@@ -62,6 +62,14 @@ def share(value: object) -> object:
     return values[0]
 
 
+def gather(value: object) -> list:
+    """Every process's value, in the order of their ranks."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
+
+
 def sync_buffers(model: nn.Module) -> None:
     """The first process's batch-norm statistics in every process, as they are in the checkpoint."""
     if dist.is_initialized():

@@ -1,6 +1,6 @@
-"""From a uint8 picture to logits of its own size."""
+"""From a uint8 picture to class scores of its own size: whole or by windows, at one scale or several, with flips."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,66 @@ class Normalise:
         return (image - self.mean) / self.std
 
 
-def whole_image_logits(model: nn.Module, image: Tensor, *, normalise: Callable, output_stride: int) -> Tensor:
-    """uint8 [B, 3, H, W] -> logits [B, K, H, W] in one forward pass.
+class Predictor:
+    """`uint8 [B, 3, H, W] -> scores [B, K, H, W]` of a network, on its device.
+
+    One look at the picture gives logits; several (`scales`, `flip`) give the mean of their softmax, as the paper
+    averages. `window` (height, width) and `stride` (down, across) cut each look into overlapping windows, whose logits
+    are averaged; None takes it whole.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        *,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+    ):
+        self.model, self.device = model.eval(), device
+        self.normalise = Normalise(model.mean, model.std, device)
+        self.scales, self.flip, self.window, self.stride = tuple(scales), flip, window, stride
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> Tensor:
+        image = self.normalise(image.to(self.device, non_blocking=True))
+        looks = [(scale, is_flipped) for scale in self.scales for is_flipped in ((False, True) if self.flip else (False,))]
+        if looks == [(1.0, False)]:
+            return self.logits(image)
+        total = None
+        for scale, is_flipped in looks:
+            probabilities = self.look(image, scale, is_flipped).softmax(1)
+            total = probabilities if total is None else total.add_(probabilities)
+        return total.div_(len(looks))
+
+    def look(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
+        """Logits of the picture's own size from the picture at `scale`, mirrored or not."""
+        size = image.shape[-2:]
+        scaled = image if scale == 1 else resize(image, tuple(scaled_side(side, scale) for side in size))
+        logits = self.logits(scaled.flip(-1)).flip(-1) if is_flipped else self.logits(scaled)
+        return logits if scale == 1 else resize(logits, size)
+
+    def logits(self, image: Tensor) -> Tensor:
+        if self.window is None:
+            return whole_image_logits(self.model, image, output_stride=self.model.output_stride)
+        return sliding_window_logits(
+            self.model, image, window=self.window, stride=self.stride, output_stride=self.model.output_stride
+        )
+
+
+def scaled_side(side: int, scale: float) -> int:
+    """The official `scale_dimension`: the first and the last pixel keep their places."""
+    return int((side - 1) * scale + 1)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+
+
+def whole_image_logits(model: Callable[[Tensor], Tensor], image: Tensor, *, output_stride: int) -> Tensor:
+    """Normalised [B, 3, H, W] -> logits [B, K, H, W] in one forward pass.
 
     The picture is padded right and bottom with the mean colour to k * output_stride + 1, where the geometry of
     `align_corners=True` is exact, and the logits are cut back.
@@ -27,5 +85,40 @@ def whole_image_logits(model: nn.Module, image: Tensor, *, normalise: Callable, 
     height, width = image.shape[-2:]
     padding = [-(side - 1) % output_stride for side in (height, width)]
     # After normalisation the mean colour is 0
-    padded = F.pad(normalise(image), (0, padding[1], 0, padding[0]))
+    padded = F.pad(image, (0, padding[1], 0, padding[0]))
     return model(padded)[..., :height, :width]
+
+
+def sliding_window_logits(
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    output_stride: int,
+) -> Tensor:
+    """Normalised [B, 3, H, W] -> logits [B, K, H, W]: the mean over all windows that see a pixel.
+
+    The last window of a row or column is moved back to end with the picture. A window as large as the picture is one
+    forward pass over the whole.
+    """
+    total, height, width = None, *image.shape[-2:]
+    counts = image.new_zeros(height, width)
+    for rows in windows(height, window[0], stride[0]):
+        for columns in windows(width, window[1], stride[1]):
+            logits = whole_image_logits(model, image[..., rows, columns], output_stride=output_stride)
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+            total[..., rows, columns] += logits
+            counts[rows, columns] += 1
+    return total.div_(counts)
+
+
+def windows(side: int, window: int, stride: int) -> Iterator[slice]:
+    """Overlapping parts of `side` pixels that cover them all, none longer than `window`."""
+    last = max(side - window, 0)
+    for start in range(0, last + stride, stride):
+        start = min(start, last)
+        yield slice(start, min(start + window, side))
+        if start == last:
+            return

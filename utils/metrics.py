@@ -1,9 +1,12 @@
 """Scores of a segmentation, all from one confusion matrix."""
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +59,15 @@ class ConfusionMatrix:
 def write_metrics(path: Path, scores: dict, **how: object) -> None:
     """The scores as JSON, after `how` they came about: at least `protocol` and `out_stride`."""
     write_atomically(path, (json.dumps(how | scores, indent=2) + "\n").encode())
+
+
+def write_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:
+    """The pixel counts as CSV: a row for each true class, a column for each predicted one."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["truth \\ prediction", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
+    write_atomically(path, text.getvalue().encode())
 
 
 def number(value: Tensor | float) -> float | None:

@@ -1,35 +1,56 @@
 """The scoring loop."""
 
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from utils.device import tune_convolutions
-from utils.inference import Normalise, whole_image_logits
 from utils.metrics import ConfusionMatrix
 from utils.progress import progress
 from utils.visualize import Example, to_examples
 
 
+class Observer(Protocol):
+    """Sees every scored picture once, and adds up over the processes at the end."""
+
+    def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
+        """`prediction` and `label` uint8 [H, W] on the CPU, of the picture with the id `key`."""
+
+    def all_reduce(self, device: torch.device) -> None: ...
+
+
 @torch.no_grad()
 def score(
-    model: nn.Module, loader: DataLoader, *, num_classes: int, device: torch.device, num_examples: int = 0
+    predict: Callable[[Tensor], Tensor],
+    loader: DataLoader,
+    *,
+    num_classes: int,
+    device: torch.device,
+    num_examples: int = 0,
+    observers: Sequence[Observer] = (),
 ) -> tuple[ConfusionMatrix, list[Example]]:
-    """The default protocol: every picture whole, at its own size, in one forward pass.
+    """Compare `predict` (uint8 pictures -> scores [B, K, H, W]) with the labels of `loader`, one picture at a time.
 
     Returns the confusion matrix over all processes, and `num_examples` pictures, spread over this process's part.
     """
-    model.eval()
     tune_convolutions(False)
     confusion, examples = ConfusionMatrix(num_classes, device), []
-    normalise = Normalise(model.mean, model.std, device)
     spacing = max(1, len(loader) // max(1, num_examples))  # neighbours in a list are often alike
     for number, batch in enumerate(progress("scoring", 0, len(loader), iterable=loader, unit="batch")):
-        image = batch["image"].to(device, non_blocking=True)
-        logits = whole_image_logits(model, image, normalise=normalise, output_stride=model.output_stride)
-        prediction = logits.argmax(1)
+        prediction = predict(batch["image"]).argmax(1)
         confusion.update(prediction, batch["label"].to(device, non_blocking=True))
-        if number % spacing == 0 and len(examples) < num_examples:
-            examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.cpu().numpy())
+        is_example = number % spacing == 0 and len(examples) < num_examples
+        if is_example or observers:
+            prediction = prediction.to("cpu", torch.uint8)
+        for observer in observers:
+            for key, predicted, label in zip(batch["id"], prediction, batch["label"], strict=True):
+                observer.update(key, predicted, label)
+        if is_example:
+            examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.numpy())
     confusion.all_reduce()
+    for observer in observers:
+        observer.all_reduce(device)
     return confusion, examples[:num_examples]

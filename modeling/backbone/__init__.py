@@ -21,17 +21,21 @@ BACKBONES = {
 }
 
 
-def build_backbone(name: str, *, output_stride: int, multi_grid: bool = False):
+def build_backbone(
+    name: str, *, output_stride: int, multi_grid: bool = False, width: float = 1.0, wide_tap: bool = False
+):
     """The named backbone with fresh weights. Raises UserError for what it does not have, naming the choices."""
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
     network, variant, strides = BACKBONES[name]
     if output_stride not in strides:
         raise UserError(f"{name} has no output stride {output_stride}: choose one of {', '.join(map(str, strides))}")
+    if network is not MobileNetV2 and (width != 1 or wide_tap):
+        raise UserError(f"--width and --wide-tap are defined for mobilenet alone: drop them for {name}")
     if network is ResNet:
         return ResNet(variant, output_stride=output_stride, multi_grid=multi_grid)
     if multi_grid:
         raise UserError(f"multi-grid is defined for ResNet alone: drop it for {name}")
     if network is MobileNetV2:
-        return MobileNetV2(output_stride=output_stride)
+        return MobileNetV2(output_stride=output_stride, width=width, wide_tap=wide_tap)
     return network(variant, output_stride=output_stride)

@@ -5,6 +5,7 @@ left out, as in the official DeepLab.
 """
 
 from torch import Tensor, nn
+from torchvision.models._utils import _make_divisible
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops.misc import Conv2dNormActivation
 
@@ -20,29 +21,39 @@ BLOCKS = [
     *[(6, 160, 2), (6, 160, 1), (6, 160, 1)],
     *[(6, 320, 1)],
 ]
-TAP = 4  # the stem and three blocks: the last map at stride 4
+TAP = 3  # in `features`: the last block at stride 4
 
 
 class MobileNetV2(nn.Module):
-    """`image [B, 3, H, W] -> low-level [B, 24, H/4, W/4], features [B, 320, H/output_stride, W/output_stride]`"""
+    """`image [B, 3, H, W] -> low-level [B, 24, H/4, W/4], features [B, 320, H/output_stride, W/output_stride]`
 
-    low_level_channels = 24
-    out_channels = 320
+    `width` multiplies all numbers of channels (TF `depth_multiplier`). With `wide_tap` the low-level features are the
+    144 channels inside their block, after the depthwise convolution, as the official decoder takes them.
+    """
 
-    def __init__(self, *, output_stride: int):
+    def __init__(self, *, output_stride: int, width: float = 1.0, wide_tap: bool = False):
         super().__init__()
-        self.output_stride = output_stride
-        units: list[nn.Module] = [Conv2dNormActivation(3, 32, stride=2, activation_layer=nn.ReLU6)]
+        self.output_stride, self.wide_tap = output_stride, wide_tap
+        in_channels = max(1, int(32 * width + 0.5))
+        units: list[nn.Module] = [Conv2dNormActivation(3, in_channels, stride=2, activation_layer=nn.ReLU6)]
         plan = atrous_plan([stride for _, _, stride in BLOCKS], output_stride)
-        in_channels = 32
         for (expansion, channels, _), (stride, rate) in zip(BLOCKS, plan, strict=True):
-            block = InvertedResidual(in_channels, channels, stride, expansion)
+            out_channels = max(1, int(channels * width + 0.5))
+            hidden = in_channels if expansion == 1 else _make_divisible(in_channels * expansion, 8)
+            block = InvertedResidual(in_channels, out_channels, stride, hidden / in_channels)
             dilate(block.conv[-3][0], rate)  # the depthwise convolution
             units.append(block)
-            in_channels = channels
+            in_channels = out_channels
         self.features = nn.Sequential(*units)
+        tap = self.features[TAP]
+        self.low_level_channels = tap.conv[-2].in_channels if wide_tap else tap.out_channels
+        self.out_channels = in_channels
         initialize(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        low_level = self.features[:TAP](image)
-        return low_level, self.features[TAP:](low_level)
+        before, tap, after = self.features[:TAP](image), self.features[TAP], self.features[TAP + 1 :]
+        if not self.wide_tap:
+            low_level = tap(before)
+            return low_level, after(low_level)
+        low_level = tap.conv[:-2](before)  # expanded and filtered, not yet projected
+        return low_level, after(before + tap.conv[-2:](low_level))

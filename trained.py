@@ -1,0 +1,80 @@
+"""A trained network, from a checkpoint that says what it is of, or from other weights and flags that say it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
+from errors import UserError
+from modeling import DeepLab, build_model, zoo
+from modeling.weights import load_weights, number_of_classes, read_source
+
+Palette = Sequence[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`model` in evaluation mode, on the CPU; `classes` and `palette`, which the checkpoint names or their number
+    suggests; `config` of the run, empty for weights that have none; `source` as the user gave it.
+    """
+
+    model: DeepLab
+    classes: tuple[str, ...]
+    palette: Palette
+    config: Mapping
+    source: str
+
+
+def load_trained(
+    checkpoint: str | Path | None = None,
+    *,
+    weights_from: str | None = None,
+    network: Mapping | None = None,
+    out_stride: int | None = None,
+) -> Trained:
+    """The network of `checkpoint` (any format of docs/weights.md), or of the released one named `weights_from`.
+
+    `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width`, `wide_tap` of weights that do not say it. It must
+    not contradict those that do. Raises UserError for this, and for weights that do not fill the network.
+    """
+    source = str(weights_from or checkpoint)
+    known = {}
+    if weights_from:
+        known = zoo.released(weights_from).network
+        checkpoint = zoo.get(zoo.released(weights_from).url)
+    content = read_source(checkpoint)
+    config = content.get("config", {})
+    config = config if isinstance(config, Mapping) and "backbone" in config else {}
+    classes = tuple(content.get("classes", ()))
+    chosen = agree(known | config, network or {}, source)
+    num_classes = chosen.get("num_classes") or len(classes) or number_of_classes(content)
+    if "backbone" not in chosen or not num_classes:
+        missing = "--num-classes" if "backbone" in chosen else "--backbone (and --head, --multi-grid where they differ)"
+        raise UserError(f"{source} does not say which network it is of: give {missing}")
+    model = build_model(
+        chosen["backbone"], num_classes, head=chosen.get("head", "separable"),
+        output_stride=out_stride or chosen.get("out_stride") or (8 if chosen["backbone"].startswith("drn") else 16),
+        multi_grid=chosen.get("multi_grid", False), width=chosen.get("width", 1.0),
+        wide_tap=chosen.get("wide_tap", False),
+    )  # fmt: skip
+    load_weights(model, content).require(f"{chosen['backbone']} network", source, "give the flags it was trained with")
+    names, palette = names_and_colours(num_classes)
+    palette = [tuple(entry) for entry in content.get("palette", palette)]
+    return Trained(model.eval(), classes or names, palette, config, source)
+
+
+def agree(stored: Mapping, given: Mapping, source: str) -> dict:
+    """Both together. Raises UserError where the command line says other than the weights."""
+    for name, value in given.items():
+        if name in stored and stored[name] != value:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} {value} contradicts {source}, which has {stored[name]}: leave it out")
+    return {**stored, **given}
+
+
+def names_and_colours(num_classes: int) -> tuple[tuple[str, ...], Palette]:
+    """VOC's for 21 classes, Cityscapes' for 19, else numbers in VOC's colours."""
+    if num_classes == len(CITYSCAPES_CLASSES):
+        return CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+    names = VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {n}" for n in range(num_classes))
+    return names, voc_palette(num_classes)
