@@ -66,8 +66,8 @@ def start_from(model: DeepLab, content: Mapping, args: argparse.Namespace) -> No
     say(f"weights of {source}: {report}; left as they were: {', '.join(left[:3]) or 'none'}")
     if not args.partial_weights and (lost := [name for name in report.faults() if "classifier" not in name]):
         raise UserError(
-            f"{source} does not fit --backbone {args.backbone} --head {args.head} ({lost[0]}; {report}): give the flags "
-            "it was trained with, or --partial-weights to take what fits"
+            f"{source} does not fit --backbone {args.backbone} --head {args.head} ({lost[0]}; {report}): give the "
+            "flags it was trained with, or --partial-weights to take what fits"
         )
 
 

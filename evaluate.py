@@ -1,7 +1,7 @@
 """Score a checkpoint under a named protocol: by default every picture whole, at its own size, in one forward pass.
 
 python evaluate.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar --out scores
-python evaluate.py --weights-from xception65_coco_voc_trainaug --dataset pascal --scales 0.5 0.75 1.0 1.25 1.5 1.75 --flip
+python evaluate.py --weights-from xception65_coco_voc_trainaug --dataset pascal --scales 0.75 1.0 1.25 --flip
 """
 
 import argparse
@@ -62,7 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     results = parser.add_argument_group("results")
     results.add_argument("--out", metavar="DIR", help="write scores as JSON, CSV and pictures there")
-    results.add_argument("--save-predictions", metavar="DIR", help="write label PNGs as the benchmark's server wants them")
+    results.add_argument(
+        "--save-predictions", metavar="DIR", help="write label PNGs as the benchmark's server wants them"
+    )
     options.add_device_flags(parser.add_argument_group("where"))
     return parser
 
@@ -90,7 +92,7 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             observers=list(observers.values()),
         )  # fmt: skip
         if not pictures.has_labels:
-            say(f"{pictures.name} {args.split} has no labels: nothing is scored; {args.save_predictions} has predictions")
+            say(f"{pictures.name} {args.split} has no labels: nothing is scored; see {args.save_predictions}")
         elif is_main_process():
             scores = confusion.scores(pictures.classes) | further_scores(observers, pictures.classes)
             print_scores(scores, how)

@@ -154,7 +154,9 @@ def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dic
         return {"crop_size": crop}
     stride = two_sides(args.stride, "--stride") if args.stride else [max(1, side * 2 // 3) for side in crop]
     if any(step > side for step, side in zip(stride, crop, strict=True)):
-        raise UserError(f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it")
+        raise UserError(
+            f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it"
+        )
     return {"crop_size": crop, "stride": stride}
 
 

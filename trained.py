@@ -31,11 +31,13 @@ def load_trained(
     weights_from: str | None = None,
     network: Mapping | None = None,
     out_stride: int | None = None,
+    names: tuple[Sequence[str], Palette] | None = None,
 ) -> Trained:
     """The network of `checkpoint` (any format of docs/weights.md), or of the released one named `weights_from`.
 
-    `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width`, `wide_tap` of weights that do not say it. It must
-    not contradict those that do. Raises UserError for this, and for weights that do not fill the network.
+    `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width`, `wide_tap` of weights that do not say it; it
+    must not contradict those that do. `names`: classes and palette for weights that do not name theirs.
+    Raises UserError for this, and for weights that do not fill the network.
     """
     source = str(weights_from or checkpoint)
     known = {}
@@ -58,9 +60,11 @@ def load_trained(
         wide_tap=chosen.get("wide_tap", False),
     )  # fmt: skip
     load_weights(model, content).require(f"{chosen['backbone']} network", source, "give the flags it was trained with")
-    names, palette = names_and_colours(num_classes)
-    palette = [tuple(entry) for entry in content.get("palette", palette)]
-    return Trained(model.eval(), classes or names, palette, config, source)
+    if not classes:
+        classes, palette = names if names and len(names[0]) == num_classes else names_and_colours(num_classes)
+    else:
+        palette = [tuple(entry) for entry in content.get("palette", voc_palette(num_classes))]
+    return Trained(model.eval(), tuple(classes), palette, config, source)
 
 
 def agree(stored: Mapping, given: Mapping, source: str) -> dict:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dataloaders.base import IGNORE_INDEX, PictureSet
+from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 from dataloaders.sampler import StepSampler
 from dataloaders.samples import TrainSamples, train_loader, whole_loader
 from dataloaders.transforms import RandomScaleCrop
@@ -11,7 +12,7 @@ from mypath import Path as Roots
 
 __all__ = [
     "DATASETS", "IGNORE_INDEX", "PictureSet", "RandomScaleCrop", "StepSampler", "TrainSamples", "build_dataset",
-    "train_loader", "whole_loader",
+    "class_names", "train_loader", "whole_loader",
 ]  # fmt: skip
 
 DATASETS = ("pascal", "cityscapes", "coco", "folder", "demo")
@@ -45,6 +46,21 @@ def build_dataset(
     from dataloaders.folder import Folder
 
     return Folder(folder, split)
+
+
+def class_names(name: str, root: str | None = None) -> tuple[tuple[str, ...], list[tuple[int, int, int]]]:
+    """(classes, palette) of a data set, without its pictures."""
+    if name == "cityscapes":
+        return CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+    if name in ("pascal", "coco"):
+        return VOC_CLASSES, voc_palette(len(VOC_CLASSES))
+    if name == "demo":
+        from dataloaders.demo import CLASSES as classes
+    else:
+        from dataloaders.folder import read_classes
+
+        classes = read_classes(Path(root or Roots.db_root_dir(name)).expanduser() / "classes.txt")
+    return classes, voc_palette(len(classes))
 
 
 def build_pascal(folder: Path, split: str, *, use_sbd: bool, sbd_root: str | None) -> PictureSet:

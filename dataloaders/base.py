@@ -81,7 +81,7 @@ class PictureSet(ABC):
         return any(self.open_label(index).histogram()[IGNORE_INDEX] for index in range(len(self)))
 
     def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
-        """(file below the submission's folder, its content) for a prediction uint8 [H, W], as the benchmark wants it."""
+        """(file below the submission's folder, its content) as the benchmark wants a prediction, uint8 [H, W]."""
         return Path(f"{key}.png"), palette_image(prediction, self.palette)
 
     def describe_label(self, index: int) -> str:

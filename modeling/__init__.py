@@ -28,8 +28,9 @@ def build_model(
     """DeepLabV3+ with `num_classes` outputs a pixel. No weight depends on `output_stride`.
 
     `head`: depthwise-separable ASPP and decoder (the paper's final model), full convolutions (standard), image pooling
-    and 1x1 with no decoder (lite), or these with the separable decoder (lite-decoder). `backbone_weights`: none, imagenet, a name in `modeling.zoo`, or a file.
-    `width` multiplies MobileNet's channels; `wide_tap` gives its decoder the 144 channels of the official code.
+    and 1x1 with no decoder (lite), or these with the separable decoder (lite-decoder).
+    `backbone_weights`: none, imagenet, a name in `modeling.zoo`, or a file. `width` multiplies MobileNet's channels;
+    `wide_tap` gives its decoder the 144 channels of the official code.
     Raises UserError for an unknown name, a stride the backbone does not have, or weights that do not fill the backbone
     (unless `partial_weights`).
     """

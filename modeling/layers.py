@@ -85,7 +85,7 @@ PADDINGS = {"symmetric": nn.Conv2d, "same": SameConv2d}
 
 
 def pad_strided_convolutions(module: nn.Module, padding: str) -> None:
-    """Give every strided convolution below `module` that rule, in place: symmetric (PyTorch's) or same (TensorFlow's)."""
+    """Give every strided convolution below `module` this rule: symmetric (PyTorch's) or same (TensorFlow's)."""
     if padding not in PADDINGS:
         raise UserError(f"unknown padding {padding!r}: choose one of {', '.join(PADDINGS)}")
     for layer in module.modules():

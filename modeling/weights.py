@@ -58,8 +58,8 @@ def load_weights(model: nn.Module, source: Source, *, prefix: str = "") -> Weigh
     """Copy into `model`, a DeepLab or a backbone alone, every entry of `source` whose name and shape it has,
     and let it expect what the weights do.
 
-    `source`: a file, a TensorFlow checkpoint's prefix or folder, or a mapping of names to tensors or arrays (also a whole
-    checkpoint of ours, whose averaged weights are taken where it has them). A backbone alone leaves the head as it is.
+    `source`: a file, a TensorFlow checkpoint's prefix or folder, or a mapping of names to tensors or arrays (also a
+    whole checkpoint of ours, whose averaged weights are taken where it has them). A backbone alone leaves the head.
     `prefix` ("backbone."): only entries that begin so. Epsilon, padding, mean and std are set in place.
     Nothing is judged here: see the report. Raises UserError for a file that holds no weights.
     """
@@ -169,7 +169,9 @@ def convert(args: argparse.Namespace) -> None:
     content = read_source(args.source)
     num_classes = args.num_classes or number_of_classes(content)
     if num_classes is None:
-        raise UserError(f"{args.source} is a backbone alone: say how many classes the network is to have, --num-classes")
+        raise UserError(
+            f"{args.source} is a backbone alone: say how many classes the network is to have, --num-classes"
+        )
     out_stride = 8 if args.backbone.startswith("drn") else 16
     config = {"backbone": args.backbone, "head": args.head, "multi_grid": args.multi_grid, "out_stride": out_stride}
     config |= {"width": args.width, "wide_tap": args.wide_tap, "source": str(args.source)}

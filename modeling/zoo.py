@@ -62,9 +62,7 @@ SEGMENTATION = {
     "xception65_coco_voc_trainaug": Released(
         f"{TENSORFLOW}/deeplabv3_pascal_train_aug_2018_01_04.tar.gz", 21, XCEPTION
     ),
-    "xception65_coco_voc_trainval": Released(
-        f"{TENSORFLOW}/deeplabv3_pascal_trainval_2018_01_04.tar.gz", 21, XCEPTION
-    ),
+    "xception65_coco_voc_trainval": Released(f"{TENSORFLOW}/deeplabv3_pascal_trainval_2018_01_04.tar.gz", 21, XCEPTION),
     "mobilenetv2_coco_cityscapes_trainfine": Released(
         f"{TENSORFLOW}/deeplabv3_mnv2_cityscapes_train_2018_02_05.tar.gz", 19, MOBILENET
     ),

@@ -157,3 +157,23 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     bounds = [0, *edges.tolist(), flat.size]
     runs = np.diff(bounds).tolist()
     return [0, *runs] if flat[0] else runs
+
+
+def write_network(path: Path, classes: tuple[str, ...], **config) -> Path:
+    """A checkpoint as train.py writes it, of a quarter of a MobileNet with random weights."""
+    from modeling import build_model
+
+    torch.manual_seed(5)
+    model = build_model("mobilenet", len(classes), head="lite", width=0.25)
+    torch.nn.init.normal_(model.decoder.classifier.weight, std=1.0)  # else one class is everywhere
+    config = {"backbone": "mobilenet", "head": "lite", "width": 0.25, "wide_tap": False, "multi_grid": False} | config
+    config = {"out_stride": 16, "crop_size": [33, 33]} | config
+    state = {"state_dict": model.state_dict(), "config": config, "classes": list(classes)} | model.expects
+    torch.save(state | {"palette": [list(colour) for colour in voc_palette(len(classes))]}, path)
+    return path
+
+
+@pytest.fixture
+def folder_network(folder_root, tmp_path):
+    """A checkpoint of a network for `folder_root`."""
+    return write_network(tmp_path / "net.pth", ("ground", "wall", "sky"), dataset="folder", data_root=str(folder_root))

@@ -187,7 +187,9 @@ def test_a_tensorflow_checkpoint_fills_the_network(tf_checkpoint):
 
 def test_a_tensorflow_checkpoint_is_found_by_any_of_its_names(tf_checkpoint):
     prefix, _ = tf_checkpoint
-    other = write_tf_checkpoint(prefix.with_name("model.ckpt-99999"), {"logits/semantic/biases": np.zeros(2, np.float32)})
+    other = write_tf_checkpoint(
+        prefix.with_name("model.ckpt-99999"), {"logits/semantic/biases": np.zeros(2, np.float32)}
+    )
     (prefix.parent / "checkpoint").write_text(f'model_checkpoint_path: "{prefix.name}"\n')
     names = (str(prefix), f"{prefix}.index", f"{prefix}.data-00000-of-00002", str(prefix.parent))
     assert all(find_prefix(Path(name)) == prefix for name in names)
@@ -388,7 +390,9 @@ def test_evaluate_asks_what_weights_without_settings_are_of(tf_checkpoint, folde
 def test_convert_reports_and_refuses(tf_checkpoint, classifier_file, tmp_path, capsys):
     prefix, _ = tf_checkpoint
     out = tmp_path / "out.pth"
-    assert weights_command.main([str(prefix), *MOBILENET, "--num-classes", "5", "--width", "0.25", "--out", str(out)]) == 2
+    assert (
+        weights_command.main([str(prefix), *MOBILENET, "--num-classes", "5", "--width", "0.25", "--out", str(out)]) == 2
+    )
     said = capsys.readouterr()
     assert "mismatched decoder.classifier.weight" in said.out and "does not fill the network" in said.err
     assert weights_command.main([classifier_file, *MOBILENET, "--out", str(out)]) == 2

@@ -1,4 +1,4 @@
-"""Scores near the borders: trimap bands (DeepLabV3+ section 4.3, Figure 5) and boundary IoU (Cheng et al., CVPR 2021)."""
+"""Scores near the borders: trimap bands (DeepLabV3+ section 4.3) and boundary IoU (Cheng et al., CVPR 2021)."""
 
 from collections.abc import Sequence
 

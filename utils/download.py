@@ -36,7 +36,9 @@ def fetch(url: str) -> Path:
                 download(url, target)
             compare_with_record(target, url)
     except OSError as error:
-        raise UserError(f"cannot write {target} ({error.strerror or error}): set TORCH_HOME to another folder") from error
+        raise UserError(
+            f"cannot write {target} ({error.strerror or error}): set TORCH_HOME to another folder"
+        ) from error
     return target
 
 
@@ -54,10 +56,10 @@ def download(url: str, target: Path) -> None:
                     f"cannot download {url} ({getattr(error, 'reason', None) or error}): put the file at {target}, or "
                     "give a FILE of weights; what has come is kept, and the next try goes on from there"
                 ) from error
-    if match := HASH_IN_NAME.search(target.name):
-        if not (digest := sha256(part)).startswith(match[1]):
-            part.unlink()
-            raise UserError(f"{url} came with SHA-256 {digest[:16]}..., not {match[1]}...: it was removed; try again")
+    published = HASH_IN_NAME.search(target.name)
+    if published and not (digest := sha256(part)).startswith(published[1]):
+        part.unlink()
+        raise UserError(f"{url} came with SHA-256 {digest[:16]}..., not {published[1]}...: it was removed; try again")
     part.replace(target)
 
 
@@ -122,6 +124,8 @@ def unpack(archive: Path, endings: re.Pattern) -> Path:
                         # Only names without a folder are written, so nothing can leave this one
                         (folder / name).write_bytes(members.extractfile(member).read())
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise UserError(f"{archive} cannot be unpacked ({error}): delete it and try again") from error
+            raise UserError(
+                f"{archive} cannot be unpacked ({str(error).splitlines()[0]}): delete it and try again"
+            ) from error
         done.touch()
     return folder

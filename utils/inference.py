@@ -43,14 +43,23 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
         image = self.normalise(image.to(self.device, non_blocking=True))
-        looks = [(scale, is_flipped) for scale in self.scales for is_flipped in ((False, True) if self.flip else (False,))]
-        if looks == [(1.0, False)]:
+        if self.is_plain:
             return self.logits(image)
+        looks = [(scale, is_flipped) for scale in self.scales for is_flipped in (False, True)[: 1 + self.flip]]
         total = None
         for scale, is_flipped in looks:
             probabilities = self.look(image, scale, is_flipped).softmax(1)
             total = probabilities if total is None else total.add_(probabilities)
         return total.div_(len(looks))
+
+    @property
+    def is_plain(self) -> bool:
+        """One look at the picture as it is: the scores are logits."""
+        return self.scales == (1.0,) and not self.flip
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        """As `__call__`, but a share of 1 for each class in either case."""
+        return self(image).softmax(1) if self.is_plain else self(image)
 
     def look(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
         """Logits of the picture's own size from the picture at `scale`, mirrored or not."""

@@ -58,18 +58,52 @@ def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette,
     return whole
 
 
-def legend(numbers: Sequence[int], classes: Sequence[str], palette: Palette, width: int) -> Image.Image:
-    """Swatches with class names, in as many lines as `width` needs."""
-    font, line, places, x, y = ImageFont.load_default(13), 20, [], GAP, 0
+def overlay(
+    image: np.ndarray, label: np.ndarray, classes: Sequence[str], palette: Palette, *, opacity: float
+) -> Image.Image:
+    """The classes' colours over the picture, uint8 [H, W, 3] under [H, W], of its size, with a legend at its foot.
+
+    A first class named background is left as it is.
+    """
+    is_drawn = (label < len(classes)) & ~((label == 0) & (classes[0] == "background"))
+    mixed = (1 - opacity) * image + opacity * colour(label, palette)
+    whole = Image.fromarray(np.where(is_drawn[..., None], mixed, image).round().astype(np.uint8))
+    seen = np.unique(label[is_drawn]).tolist()
+    if seen:
+        foot = fitting_legend(seen, classes, palette, whole.size)
+        box = (0, whole.height - foot.height, whole.width, whole.height)
+        whole.paste(Image.blend(whole.crop(box), foot, 0.85), box)
+    return whole
+
+
+def fitting_legend(
+    numbers: Sequence[int], classes: Sequence[str], palette: Palette, size: tuple[int, int]
+) -> Image.Image:
+    """In letters that suit a picture of `size` (width, height), smaller ones where it would cover a third of it."""
+    letters = min(28, max(8, min(size) // 28))
+    foot = legend(numbers, classes, palette, size[0], letters)
+    while foot.height > size[1] / 3 and letters > 6:
+        letters -= 1
+        foot = legend(numbers, classes, palette, size[0], letters)
+    return foot.crop((0, 0, size[0], min(foot.height, size[1])))
+
+
+def legend(
+    numbers: Sequence[int], classes: Sequence[str], palette: Palette, width: int, letters: int = 13
+) -> Image.Image:
+    """Swatches with class names, in as many lines as `width` needs; `letters` is their height in pixels."""
+    font, line, places, x, y = ImageFont.load_default(letters), round(1.5 * letters), [], GAP, 0
+    swatch, gap = round(1.4 * letters), letters // 2
     for number in numbers:
-        needed = 24 + int(font.getlength(classes[number])) + 14
+        needed = swatch + gap + int(font.getlength(classes[number])) + letters
         if x + needed > width and x > GAP:
             x, y = GAP, y + line
         places.append((number, x, y))
         x += needed
-    image = Image.new("RGB", (width, y + line + GAP), WHITE)
+    image = Image.new("RGB", (width, y + line + letters // 3), WHITE)
     pen = ImageDraw.Draw(image)
     for number, x, y in places:
-        pen.rectangle((x, y + 3, x + 18, y + 15), fill=tuple(palette[number]), outline=(128, 128, 128))
-        pen.text((x + 24, y + 1), classes[number], fill=(0, 0, 0), font=font)
+        box = (x, y + letters // 4, x + swatch, y + letters // 4 + letters)
+        pen.rectangle(box, fill=tuple(palette[number]), outline=(128, 128, 128))
+        pen.text((x + swatch + gap, y + letters // 4 + letters / 2), classes[number], (0, 0, 0), font, anchor="lm")
     return image

@@ -1,0 +1,230 @@
+"""Label pictures: class PNGs with palette, and overlays with a legend, at each picture's own size.
+
+python predict.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar holiday/ --out labelled
+
+    from predict import Segmenter
+    result = Segmenter("model_best.pth.tar")("picture.jpg")
+    result.labels, result.scores, result.classes, result.overlay()
+"""
+
+import argparse
+import glob
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import DataLoader, Dataset
+
+import options
+from dataloaders import class_names
+from dataloaders.base import decode, palette_image
+from dataloaders.samples import init_worker
+from dataloaders.voc import PICTURE_ENDINGS
+from errors import UserError
+from trained import Palette, Trained, load_trained
+from utils.device import select_device
+from utils.inference import Predictor
+from utils.progress import progress
+from utils.visualize import overlay
+
+PROTOCOLS = ("whole", "slide")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A labelled picture: `image` as RGB, upright; `labels` uint8 [H, W], class numbers; `scores` float32 [H, W], the
+    probability of that class, 0..1; `classes` and `palette` by class number.
+    """
+
+    image: Image.Image
+    labels: np.ndarray
+    scores: np.ndarray
+    classes: tuple[str, ...]
+    palette: Palette
+
+    def overlay(self, opacity: float = 0.6) -> Image.Image:
+        """The classes' colours over the picture, of its size, with a legend of the classes seen."""
+        return overlay(np.asarray(self.image), self.labels, self.classes, self.palette, opacity=opacity)
+
+    def label_image(self) -> Image.Image:
+        """`labels` as a palette image."""
+        return palette_image(self.labels, self.palette)
+
+
+class Segmenter:
+    """A trained network for pictures from anywhere.
+
+    `checkpoint`: a file of train.py, or any weights of docs/weights.md with `network` saying what they are of (see
+    `trained.load_trained`). `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`.
+    Raises UserError for a file or device that does not serve.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        device: str = "auto",
+        *,
+        weights_from: str | None = None,
+        network: Mapping | None = None,
+        out_stride: int | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+    ):
+        place = select_device(device)
+        trained = load_trained(checkpoint, weights_from=weights_from, network=network, out_stride=out_stride)
+        if window and not stride:
+            stride = tuple(max(1, side * 2 // 3) for side in window)
+        predictor = Predictor(trained.model.to(place), place, scales=scales, flip=flip, window=window, stride=stride)
+        self.predictor, self.classes, self.palette = predictor, trained.classes, trained.palette
+
+    @classmethod
+    def of(cls, trained: Trained, predictor: Predictor) -> "Segmenter":
+        """From parts that are there already."""
+        segmenter = cls.__new__(cls)
+        segmenter.predictor, segmenter.classes, segmenter.palette = predictor, trained.classes, trained.palette
+        return segmenter
+
+    def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Segmentation:
+        """Label a picture: a path, a PIL image of any mode, or uint8 [H, W, 3] or [H, W]; EXIF turns are made."""
+        picture = to_picture(image)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]  # [1, 3, H, W]
+        scores, labels = self.predictor.probabilities(pixels)[0].max(0)
+        labels = labels.to("cpu", torch.uint8).numpy()
+        return Segmentation(picture, labels, scores.float().cpu().numpy(), self.classes, self.palette)
+
+
+def to_picture(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
+    """RGB and upright."""
+    if isinstance(image, str | Path):
+        image = decode(Path(image))
+    elif isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+class Pictures(Dataset):
+    """(path, picture) by number; (path, the error's line) where it cannot be read."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Path, Image.Image | str]:
+        try:
+            return self.paths[index], to_picture(self.paths[index])
+        except UserError as error:
+            return self.paths[index], error.line()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, given = options.parse(make_parser(), argv)
+    return options.run_command(lambda: predict(args, given))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="predict.py", description="Label pictures.", formatter_class=options.DefaultsFormatter
+    )
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE|FOLDER|GLOB", help="what to label")
+    parser.add_argument("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
+    parser.add_argument("--scores", action="store_true", help="also <name>_scores.png, the confidence as grey 0..255")
+    options.add_source_flags(parser, checkpoint_help="of a training run, or any weights that docs/weights.md names")
+    options.add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole pictures, or windows of --crop-size")
+    names = parser.add_argument_group("names and colours of the classes, where the weights have none")
+    names.add_argument(
+        "--dataset", choices=options.DATASETS, help="take this data set's (default: VOC's or Cityscapes')"
+    )
+    names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
+    options.add_device_flags(parser.add_argument_group("where"))
+    return parser
+
+
+def predict(args: argparse.Namespace, given: set[str]) -> int:
+    """Label every picture; those that cannot be read are named at the end, and make the exit status 2."""
+    targets = name_outputs(list(find_pictures(args.pictures)), Path(args.out))
+    device = select_device(args.device)
+    trained = load_trained(
+        args.checkpoint, weights_from=args.weights_from, network=options.network_flags(args, given),
+        out_stride=args.out_stride, names=class_names(args.dataset, args.data_root) if args.dataset else None,
+    )  # fmt: skip
+    how = options.windows(args, trained.config.get("crop_size"))
+    predictor = Predictor(
+        trained.model.to(device), device, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
+        stride=how.get("stride"),
+    )  # fmt: skip
+    segmenter = Segmenter.of(trained, predictor)
+    loader = DataLoader(
+        Pictures(list(targets)),
+        batch_size=None,
+        num_workers=min(args.workers, len(targets)),
+        worker_init_fn=init_worker,
+    )
+    broken = []
+    for path, picture in progress("pictures", 0, len(targets), iterable=loader, unit="picture"):
+        if isinstance(picture, str):
+            broken.append(picture)
+        else:
+            write(segmenter(picture), targets[path], with_scores=args.scores)
+    print(f"{len(targets) - len(broken)} pictures labelled in {args.out}")
+    for line in broken[:-1]:
+        print(line, file=sys.stderr)
+    if broken:
+        raise UserError(f"{len(broken)} of {len(targets)} pictures not labelled: {broken[-1]}")
+    return 0
+
+
+def find_pictures(arguments: Sequence[str]) -> Iterator[Path]:
+    """The files that are named, those in folders by their ending, those that patterns match."""
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_ENDINGS)
+        elif path.is_file():
+            found = [path]
+        else:
+            found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        if not found:
+            raise UserError(f"{argument} is no picture, no folder with pictures, and matches none: correct it")
+        yield from found
+
+
+def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Picture -> label file in `folder`, no two alike. Raises UserError where a picture itself would be overwritten."""
+    targets: dict[Path, Path] = {}
+    for path in dict.fromkeys(path.absolute() for path in paths):
+        names = [path.stem, path.name, *(f"{path.name}-{number}" for number in range(1, len(paths) + 1))]
+        taken = set(targets.values())
+        targets[path] = next(target for name in names if (target := folder / f"{name}.png") not in taken)
+    pictures = {path.resolve() for path in targets}
+    for target in targets.values():
+        if clash := {file.resolve() for file in (target, *beside(target).values())} & pictures:
+            raise UserError(f"{clash.pop()} is a picture to label and would be overwritten: give another --out")
+    return targets
+
+
+def beside(target: Path) -> dict[str, Path]:
+    return {kind: target.with_name(f"{target.stem}_{kind}.png") for kind in ("overlay", "scores")}
+
+
+def write(result: Segmentation, target: Path, *, with_scores: bool) -> None:
+    images = {target: result.label_image(), beside(target)["overlay"]: result.overlay()}
+    if with_scores:
+        images[beside(target)["scores"]] = Image.fromarray((255 * result.scores).round().astype(np.uint8))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path, image in images.items():
+            image.save(path)
+    except OSError as error:
+        raise UserError(f"cannot write into {target.parent} ({error.strerror or error}): give another --out") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

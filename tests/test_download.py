@@ -1,0 +1,240 @@
+"""Weights by name, from a server on this machine."""
+
+import hashlib
+import http.server
+import io
+import socket
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+import train
+from errors import UserError
+from modeling import build_model, zoo
+from modeling.weights import load_weights
+from tests.test_weights import tensorflow_variables, write_tf_checkpoint
+from utils import download
+from utils.download import fetch, unpack
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files`; `cut` breaks off the next answers after so many bytes; `ranges` False ignores Range."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.cuts: list[int] = []
+        self.ranges = True
+        self.asked: list[str | None] = []
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        content, asked = self.server.files.get(self.path[1:]), self.headers.get("Range")
+        self.server.asked.append(asked)
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        if start >= len(content) > 0 and start:
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = self.server.cuts.pop(0) if self.server.cuts else len(content)
+        self.wfile.write(content[start : start + end])
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(download, "CHUNK", 1000)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+CONTENT = bytes(range(256)) * 40
+
+
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_a_file_is_loaded_once_into_the_hubs_folder(server, tmp_path):
+    server.files["net.bin"] = CONTENT
+    path = fetch(server.url("net.bin"))
+    assert path == cache(tmp_path) / "net.bin" and path.read_bytes() == CONTENT
+    assert fetch(server.url("net.bin")) == path and len(server.asked) == 1
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_a_broken_download_goes_on_where_it_broke_off(server):
+    server.files["net.bin"], server.cuts = CONTENT, [3000, 2000]
+    assert fetch(server.url("net.bin")).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=3000-", "bytes=5000-"]
+
+
+def test_the_next_call_goes_on_too(server, tmp_path, monkeypatch):
+    server.files["net.bin"], server.cuts = CONTENT, [3000]
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    with pytest.raises(UserError, match=r"cannot download http://127.*what has come is kept"):
+        fetch(server.url("net.bin"))
+    assert not (cache(tmp_path) / "net.bin").exists()
+    assert fetch(server.url("net.bin")).read_bytes() == CONTENT
+    assert server.asked[1] == "bytes=3000-"
+
+
+def test_a_server_without_ranges_begins_anew(server):
+    server.files["net.bin"], server.cuts, server.ranges = CONTENT, [3000], False
+    assert fetch(server.url("net.bin")).read_bytes() == CONTENT
+
+
+def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
+    server.files["net.bin"] = CONTENT
+    cache(tmp_path).mkdir(parents=True)
+    (cache(tmp_path) / "net.bin.part").write_bytes(CONTENT * 2)
+    assert fetch(server.url("net.bin")).read_bytes() == CONTENT
+
+
+def test_a_hash_in_the_name_is_checked(server, tmp_path):
+    digest = hashlib.sha256(CONTENT).hexdigest()[:8]
+    server.files[f"net-{digest}.pth"] = CONTENT
+    assert fetch(server.url(f"net-{digest}.pth")).read_bytes() == CONTENT
+    server.files["net-01234567.pth"] = CONTENT
+    with pytest.raises(UserError, match=rf"came with SHA-256 {digest}.*not 01234567"):
+        fetch(server.url("net-01234567.pth"))
+    assert not list(cache(tmp_path).glob("net-01234567.pth*[!k]"))
+
+
+def test_an_unpublished_hash_is_recorded_and_compared(server, tmp_path):
+    server.files["net.tar.gz"] = CONTENT
+    path = fetch(server.url("net.tar.gz"))
+    assert path.with_name("net.tar.gz.sha256").read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(UserError, match=r"net\.tar\.gz has SHA-256 .* at its first download it had .*delete it"):
+        fetch(server.url("net.tar.gz"))
+    path.unlink()
+    server.files["net.tar.gz"] = CONTENT[1:]  # the file was replaced at its address
+    with pytest.raises(UserError, match="at its first download"):
+        fetch(server.url("net.tar.gz"))
+
+
+def test_offline_is_one_line_with_the_address_and_what_to_do(server, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for url in (f"http://127.0.0.1:{port}/net.bin", server.url("gone.bin")):
+        with pytest.raises(UserError) as caught:
+            fetch(url)
+        line = str(caught.value)
+        assert url in line and f"put the file at {cache(tmp_path)}" in line and "FILE" in line and "\n" not in line
+
+
+def archive(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+def test_archives_are_never_unpacked_outside_their_folder(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    evil = {"../../out.index": b"1", str(tmp_path / "absolute.index"): b"2", "a/b/fine.index": b"3", "a/run.sh": b"4",
+            "linked/in.index": b"5"}  # fmt: skip
+    path = tmp_path / "cache" / "evil.tar.gz"
+    path.parent.mkdir()
+    path.write_bytes(archive(evil, {"linked": str(victim), "soft.index": "/etc/passwd"}))
+    folder = unpack(path, zoo.CHECKPOINT_FILE)
+    assert folder == path.with_name("evil")
+    assert {file.name for file in folder.glob("*.index")} == {"out.index", "absolute.index", "fine.index", "in.index"}
+    assert not any(file.is_symlink() for file in folder.rglob("*"))
+    assert not list(victim.iterdir()) and {file.name for file in tmp_path.iterdir()} == {"victim", "cache"}
+
+
+def test_a_broken_archive_is_said(tmp_path):
+    for content in (b"no archive", archive({"a.index": bytes(5000)})[:60]):
+        (tmp_path / "net.tar.gz").write_bytes(content)
+        with pytest.raises(UserError, match=r"net\.tar\.gz cannot be unpacked .*delete it"):
+            unpack(tmp_path / "net.tar.gz", zoo.CHECKPOINT_FILE)
+
+
+def tf_archive(model, folder: Path) -> bytes:
+    write_tf_checkpoint(folder / "model.ckpt", tensorflow_variables(model))
+    return archive({f"deeplab/{file.name}": file.read_bytes() for file in folder.iterdir()})
+
+
+def test_imagenet_finds_torchvisions_weights(server, monkeypatch, tmp_path):
+    buffer = io.BytesIO()
+    state = torchvision.models.mobilenet_v2(weights=None).state_dict()
+    torch.save(state, buffer)
+    name = f"mobilenet_v2-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
+    server.files[name] = buffer.getvalue()
+    assert Path(zoo.IMAGENET["mobilenet"]).name == "mobilenet_v2-7ebf99e0.pth"
+    monkeypatch.setitem(zoo.IMAGENET, "mobilenet", server.url(name))
+    model = build_model("mobilenet", 3, backbone_weights="imagenet")
+    assert torch.equal(model.backbone.features[0][0].weight, state["features.0.0.weight"])
+
+
+def test_every_backbone_has_imagenet_weights_with_an_address():
+    from modeling import BACKBONES
+
+    assert set(zoo.IMAGENET) == set(BACKBONES)
+    assert all(url.startswith("http") for url in zoo.IMAGENET.values())
+
+
+def test_backbones_of_archives_load_by_name(server, monkeypatch, tmp_path, capsys):
+    source = build_model("mobilenet", 7, head="lite")
+    server.files["mnv2.tgz"] = tf_archive(source, tmp_path / "tf")
+    monkeypatch.setitem(zoo.BACKBONES, "mobilenet_v2_imagenet", server.url("mnv2.tgz"))
+    for _ in range(2):  # the second time from the cache
+        model = build_model("mobilenet", 3, backbone_weights="mobilenet_v2_imagenet")
+        assert torch.equal(model.backbone.features[5].conv[2].weight, source.backbone.features[5].conv[2].weight)
+        assert model.expects["padding"] == "same" and model.expects["epsilon"]["backbone"] == 1e-3
+        assert model.expects["mean"] == [0.5] * 3
+    assert len(server.asked) == 1 and "255 loaded, 0 missing" in capsys.readouterr().out
+
+
+def test_training_starts_from_a_released_network_by_name(server, monkeypatch, tmp_path, capsys):
+    """Backbone, head and width follow from the name; the schedule is new; --resume auto goes on later."""
+    name = "mobilenetv2_dm05_coco_voc_trainaug"
+    source = build_model("mobilenet", 21, head="lite", width=0.5)
+    server.files["dm05.tar.gz"] = tf_archive(source, tmp_path / "tf")
+    released = zoo.Released(server.url("dm05.tar.gz"), 21, zoo.SEGMENTATION[name].network)
+    monkeypatch.setitem(zoo.SEGMENTATION, name, released)
+    flags = ["--dataset", "demo", "--weights-from", name, "--resume", "auto", "--run-dir", str(tmp_path / "run"),
+             "--workers", "0", "--batch-size", "2", "--crop-size", "33", "--epochs", "1", "--no-val",
+             "--lr", "1e-9"]  # fmt: skip
+    assert train.main([*flags, "--max-steps", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "270 loaded" in out and "2 mismatched" in out and "mobilenet, lite head" in out
+    checkpoint = next((tmp_path / "run").rglob("checkpoint.pth.tar"))
+    model = build_model("mobilenet", 8, head="lite", width=0.5)
+    load_weights(model, checkpoint)
+    torch.testing.assert_close(model.aspp.project[0].weight, source.aspp.project[0].weight, rtol=0, atol=1e-4)
+    assert model.expects["padding"] == "same"
+    assert train.main([*flags, "--max-steps", "2"]) == 0
+    assert "resuming" in capsys.readouterr().out and len(server.asked) == 1
+    assert len(list((tmp_path / "run").rglob("checkpoint.pth.tar"))) == 1

@@ -1,0 +1,175 @@
+"""predict.py and Segmenter: any picture in, labels of its own size out."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import predict
+from dataloaders import build_dataset
+from dataloaders.palettes import voc_palette
+from errors import UserError
+from predict import Segmenter
+from tests.conftest import write_network
+from utils.inference import Predictor
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with pictures of several kinds and sizes."""
+    folder, random = tmp_path / "pictures", np.random.default_rng(0)
+    folder.mkdir()
+    pixels = random.integers(0, 256, (30, 44, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "plain.png")
+    Image.fromarray(pixels[..., 0]).save(folder / "grey.jpg")
+    Image.fromarray(pixels).convert("CMYK").save(folder / "print.tif")
+    Image.fromarray(np.dstack([pixels, pixels[..., :1]])).save(folder / "clear.webp")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    Image.fromarray(pixels).save(folder / "turned.jpeg", exif=exif)
+    Image.fromarray(pixels[:1]).save(folder / "line.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+SIZES = {"plain": (44, 30), "grey": (44, 30), "print": (44, 30), "clear": (44, 30), "turned": (30, 44), "line": (44, 1)}
+
+
+def command(folder_network, out, *arguments) -> list[str]:
+    return ["--checkpoint", str(folder_network), "--out", str(out), "--workers", "0", *map(str, arguments)]
+
+
+def test_a_folder_of_pictures_is_labelled(folder_network, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict.main(command(folder_network, out, pictures, "--scores")) == 0
+    assert "6 pictures labelled" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {
+        f"{name}{ending}" for name in SIZES for ending in (".png", "_overlay.png", "_scores.png")
+    }
+    segmenter = Segmenter(folder_network, device="cpu")
+    for name, size in SIZES.items():
+        label, overlay = Image.open(out / f"{name}.png"), Image.open(out / f"{name}_overlay.png")
+        confidence = Image.open(out / f"{name}_scores.png")
+        assert label.size == overlay.size == confidence.size == size
+        assert label.mode == "P" and confidence.mode == "L" and overlay.mode == "RGB"
+        assert label.getpalette()[:9] == [channel for colour in voc_palette(3) for channel in colour]
+        result = segmenter(next(pictures.glob(f"{name}.*")))
+        assert np.array_equal(np.asarray(label), result.labels)
+        assert np.array_equal(np.asarray(confidence), (255 * result.scores).round())
+        assert np.array_equal(np.asarray(overlay), np.asarray(result.overlay()))
+
+
+def test_predictions_are_those_that_evaluate_scores(folder_network, folder_root):
+    dataset = build_dataset("folder", "val", root=str(folder_root))
+    segmenter = Segmenter(folder_network, device="cpu")
+    for index in range(len(dataset)):
+        picture, _ = dataset.read(index)
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        logits = Predictor(segmenter.predictor.model, torch.device("cpu"))(image)[0]
+        result = segmenter(dataset.picture_path(index))
+        assert np.array_equal(result.labels, logits.argmax(0).numpy())
+        np.testing.assert_allclose(result.scores, logits.softmax(0).max(0).values.numpy(), rtol=1e-6)
+        assert result.labels.dtype == np.uint8 and result.scores.dtype == np.float32
+        assert result.classes == ("ground", "wall", "sky") and result.scores.min() >= 1 / 3
+
+
+def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, pictures):
+    segmenter = Segmenter(str(folder_network), device="cpu")
+    path = pictures / "plain.png"
+    expected = segmenter(str(path)).labels
+    assert np.array_equal(segmenter(Image.open(path)).labels, expected)
+    assert np.array_equal(segmenter(np.asarray(Image.open(path))).labels, expected)
+    turned = segmenter(Image.open(pictures / "turned.jpeg"))
+    assert turned.labels.shape == (44, 30) and turned.image.size == (30, 44)
+    assert segmenter(turned.image).labels.shape == (44, 30)  # turned once and for all
+    with pytest.raises(UserError, match=r"nowhere\.jpg is missing"):
+        segmenter("nowhere.jpg")
+
+
+def test_a_broken_picture_is_reported_at_the_end_and_the_others_are_done(folder_network, pictures, tmp_path, capsys):
+    (pictures / "a_broken.jpg").write_bytes(b"not a picture")
+    content = (pictures / "plain.png").read_bytes()
+    (pictures / "m_cut.png").write_bytes(content[: len(content) // 2])
+    out = tmp_path / "out"
+    assert predict.main(command(folder_network, out, pictures)) == 2
+    said = capsys.readouterr()
+    assert "6 pictures labelled" in said.out
+    assert "a_broken.jpg cannot be read" in said.err
+    last = said.err.strip().splitlines()[-1]
+    assert last.startswith("error: 2 of 8 pictures not labelled: ") and "m_cut.png" in last
+    assert {path.name for path in out.iterdir()} == {
+        f"{name}{end}" for name in SIZES for end in (".png", "_overlay.png")
+    }
+
+
+def test_equal_names_do_not_overwrite_each_other(folder_network, pictures, tmp_path):
+    (pictures / "deeper").mkdir()
+    for name in ("plain.png", "deeper/plain.png", "deeper/plain.bmp"):
+        Image.new("RGB", (20, 20)).save(pictures / name)
+    out = tmp_path / "out"
+    pattern = str(pictures / "**" / "plain.*")
+    assert predict.main(command(folder_network, out, pattern, pictures / "plain.png")) == 0
+    found = {path.name for path in out.iterdir() if "overlay" not in path.name}
+    assert len(found) == 3 and {"plain.png", "plain.png.png"} < found
+
+
+@pytest.mark.parametrize("name", ["plain.png", "x_overlay.png"])
+def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path, capsys, name):
+    Image.new("RGB", (20, 20)).save(tmp_path / name)
+    Image.new("RGB", (20, 20)).save(tmp_path / "x.jpg")
+    before = (tmp_path / name).read_bytes()
+    assert predict.main(command(folder_network, tmp_path, tmp_path / name, tmp_path / "x.jpg")) == 2
+    assert "would be overwritten: give another --out" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before and not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.jpg"], "nowhere.jpg is no picture, no folder with pictures, and matches none"),
+        (["PICTURES", "--stride", "3"], "belong to --protocol slide"),
+        (["PICTURES", "--backbone", "resnet"], "--backbone resnet contradicts"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(folder_network, pictures, tmp_path, capsys, arguments, said):
+    arguments = [pictures if argument == "PICTURES" else argument for argument in arguments]
+    assert predict.main(command(folder_network, tmp_path / "out", *arguments)) == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+def test_scales_flips_and_windows_change_what_is_seen(folder_network, pictures, tmp_path):
+    labels = {}
+    for name, flags in {
+        "plain": [], "many": ["--scales", "0.5", "1.5", "--flip"],
+        "slide": ["--protocol", "slide", "--crop-size", "17"],
+        "large": ["--protocol", "slide", "--crop-size", "99"], "fine": ["--out-stride", "8"],
+    }.items():  # fmt: skip
+        assert predict.main(command(folder_network, tmp_path / name, pictures / "plain.png", "--scores", *flags)) == 0
+        labels[name] = np.asarray(Image.open(tmp_path / name / "plain_scores.png"))
+    assert np.array_equal(labels["plain"], labels["large"])
+    assert all(not np.array_equal(labels["plain"], labels[name]) for name in ("many", "slide", "fine"))
+
+
+def test_names_come_from_the_data_set_where_weights_have_none(folder_root, pictures, tmp_path):
+    network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
+    state = torch.load(network)
+    torch.save(state["state_dict"], tmp_path / "bare.pth")
+    shape = ["--backbone", "mobilenet", "--head", "lite", "--width", "0.25"]
+    names = ["--dataset", "folder", "--data-root", str(folder_root)]
+    bare = command(tmp_path / "bare.pth", tmp_path / "out", pictures / "plain.png")
+    assert predict.main(bare) == 2
+    assert predict.main([*bare, *shape, *names]) == 0
+    network = {"backbone": "mobilenet", "head": "lite", "width": 0.25}
+    assert Segmenter(tmp_path / "bare.pth", network=network).classes == ("class 0", "class 1", "class 2")
+
+
+def test_the_overlay_shows_what_is_seen(folder_network, pictures):
+    """A label's colour is mixed in; background stays as it is; the legend is at the foot."""
+    result = Segmenter(folder_network, device="cpu")(np.full((200, 300, 3), 90, np.uint8))
+    labels = np.zeros((200, 300), np.uint8)
+    labels[:50] = 1
+    shown = np.asarray(predict.Segmentation(
+        result.image, labels, result.scores, ("background", "cat", "dog"), result.palette).overlay(0.5))  # fmt: skip
+    assert (shown[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
+    assert (shown[100, 100] == 90).all()
+    assert (shown[-1] > 200).all()  # the legend's ground
