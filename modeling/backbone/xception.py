@@ -42,9 +42,9 @@ class XceptionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """-> the block's output, and what its second convolution gives: the decoder's low-level features."""
-        # No inplace ReLU: it would reach the shortcut and the tap
-        first = self.convs[0](F.relu(features))
-        second = self.convs[1](F.relu(first))
+        # ReLU in place but where it would reach the shortcut or the tap: these maps are the largest of the network
+        first = F.relu(self.convs[0](F.relu(features)), inplace=True)
+        second = self.convs[1](first)
         third = self.convs[2](F.relu(second))
         return self.shortcut(features) + third, second
 
