@@ -20,6 +20,8 @@ IMAGENET = {
     "xception": f"{TENSORFLOW}/deeplabv3_xception_2018_01_04.tar.gz",
     "xception41": f"{TENSORFLOW}/xception_41_2018_05_09.tar.gz",
     "xception71": f"{TENSORFLOW}/xception_71_2018_05_09.tar.gz",
+    "resnet_beta": f"{TENSORFLOW}/resnet_v1_101_2018_05_04.tar.gz",
+    "resnet50_beta": f"{TENSORFLOW}/resnet_v1_50_2018_05_04.tar.gz",
     "drn": f"{DRN}/drn_d_54-0e0534ff.pth",
     "drn22": f"{DRN}/drn_d_22-4bd2f8ea.pth",
     "drn38": f"{DRN}/drn_d_38-eebb45f0.pth",

@@ -92,6 +92,21 @@ def test_the_other_xceptions_are_the_official_ones(parity, capsys, depth):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("variant", "suffix", "network"),
+    [
+        ("resnet_v1_101_beta", "os16", {}),
+        ("resnet_v1_101_beta", "os16_even", {}),
+        ("resnet_v1_101_beta", "os8", {"output_stride": 8}),
+        ("resnet_v1_101_beta_mg124", "os16", {"multi_grid": True}),
+        ("resnet_v1_101_beta_full", "os16", {"head": "standard"}),
+    ],
+)
+def test_the_papers_resnet_is_the_official_one(parity, capsys, variant, suffix, network):
+    compare_official(parity, capsys, variant, suffix, {"backbone": "resnet_beta"} | network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("variant", "stride", "is_multi_grid"), [("resnet", 16, True), ("resnet", 8, True), ("drn", 8, False)]
 )
 def test_the_known_implementations_networks(parity, capsys, variant, stride, is_multi_grid):

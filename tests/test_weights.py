@@ -14,8 +14,9 @@ import train
 from errors import UserError
 from modeling import build_model, zoo
 from modeling import weights as weights_command
-from modeling.names import from_tensorflow, tensorflow_name, translate
+from modeling.names import translate
 from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
+from modeling.tf_names import convert_variables, tensorflow_name
 from modeling.weights import load_weights
 from utils.checkpoint import read_checkpoint
 
@@ -289,7 +290,7 @@ def test_slots_and_step_are_left_out_and_strangers_are_shown():
         "aspp0/weights/Momentum": np.zeros((1, 1, 8, 4), np.float32), "dpc/weights": np.zeros(3, np.float32),
         "xception_65/logits/biases": np.zeros(1001, np.float32), "MobilenetV2/Logits/Conv2d_1c_1x1/biases": np.zeros(9),
     }  # fmt: skip
-    entries = from_tensorflow(variables).entries
+    entries = convert_variables(variables)
     assert set(entries) == {"aspp.branches.1.0.weight", "dpc/weights"}
     assert entries["aspp.branches.1.0.weight"].shape == (4, 8, 1, 1)
 
@@ -305,6 +306,9 @@ def test_slots_and_step_are_left_out_and_strangers_are_shown():
          "backbone.exit.shortcut.1.running_mean"),
         ("xception_41/exit_flow/block2/unit_1/xception_module/separable_conv2_pointwise/weights",
          "backbone.final.1.3.weight"),
+        ("resnet_v1_101/conv1_3/BatchNorm/gamma", "backbone.stem.2.1.weight"),
+        ("resnet_v1_50/block3/unit_6/bottleneck_v1/conv2/BatchNorm/beta", "backbone.layer3.5.bn2.bias"),
+        ("resnet_v1_101/block4/unit_1/bottleneck_v1/shortcut/weights", "backbone.layer4.0.downsample.0.weight"),
         ("MobilenetV2/expanded_conv/project/weights", "backbone.features.1.conv.1.weight"),
         ("MobilenetV2/expanded_conv_16/project/BatchNorm/gamma", "backbone.features.17.conv.3.weight"),
         ("decoder/decoder_conv0/decoder_conv0_2/weights", "decoder.refine.1.0.weight"),

@@ -4,12 +4,15 @@ from errors import UserError
 from modeling.backbone.drn import DRN
 from modeling.backbone.mobilenet import MobileNetV2
 from modeling.backbone.resnet import ResNet
+from modeling.backbone.resnet_beta import ResNetBeta
 from modeling.backbone.xception import Xception
 
 # name -> (network, its variant, the output strides it has)
 BACKBONES = {
     "resnet": (ResNet, (3, 4, 23, 3), (8, 16, 32)),
     "resnet50": (ResNet, (3, 4, 6, 3), (8, 16, 32)),
+    "resnet_beta": (ResNetBeta, (3, 4, 23, 3), (8, 16, 32)),
+    "resnet50_beta": (ResNetBeta, (3, 4, 6, 3), (8, 16, 32)),
     "xception": (Xception, 65, (8, 16, 32)),
     "xception41": (Xception, 41, (8, 16, 32)),
     "xception71": (Xception, 71, (8, 16, 32)),
@@ -32,8 +35,8 @@ def build_backbone(
         raise UserError(f"{name} has no output stride {output_stride}: choose one of {', '.join(map(str, strides))}")
     if network is not MobileNetV2 and (width != 1 or wide_tap):
         raise UserError(f"--width and --wide-tap are defined for mobilenet alone: drop them for {name}")
-    if network is ResNet:
-        return ResNet(variant, output_stride=output_stride, multi_grid=multi_grid)
+    if network in (ResNet, ResNetBeta):
+        return network(variant, output_stride=output_stride, multi_grid=multi_grid)
     if multi_grid:
         raise UserError(f"multi-grid is defined for ResNet alone: drop it for {name}")
     if network is MobileNetV2:
