@@ -2,6 +2,7 @@
 
 import re
 
+from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
 
 
@@ -11,3 +12,13 @@ def test_input_benchmark_prints_both_times_and_the_ratio(voc_root, capsys):
     alone, whole = (float(number) for number in re.findall(r"^.*?(\d+\.\d+)$", out, re.MULTILINE)[:2])
     ratio = float(re.search(r"^ratio (.*)$", out, re.MULTILINE)[1])
     assert 0 < alone < whole and abs(ratio - whole / alone) < 0.5 * ratio
+
+
+def test_inference_benchmark_prints_each_scale_and_the_ratio(capsys):
+    inference_benchmark.main(
+        ["--backbone", "mobilenet", "--head", "lite", "--size", "65", "97", "--scales", "0.5", "1"]
+    )
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("0.5 ", "1.0 "))]
+    assert len(rows) == 3 and all(float(row[-1]) > 0.05 for row in rows)
+    assert re.search(r"^ratio \d+\.\d of all to scale 1\.0 alone$", out, re.MULTILINE)

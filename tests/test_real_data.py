@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 import evaluate
 import train
 from dataloaders import build_dataset
+from trained import load_trained
 from utils.checkpoint import read_checkpoint
+from utils.inference import Predictor
 
 
 def test_sbd_union_has_no_id_of_voc_val_and_66_pictures(shared):
@@ -52,3 +56,41 @@ def test_train_validate_resume_evaluate(shared, tmp_path, name, root, extra):
     assert evaluate.main([*data, "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 0
     row = json.loads((checkpoint.parent / "log.jsonl").read_text().splitlines()[-1])
     assert json.loads((tmp_path / "out/metrics.json").read_text())["miou"] == row["val_miou"]
+
+
+@pytest.fixture
+def short_voc(shared, tmp_path):
+    """The first eight validation photographs of the VOC set."""
+    source, root = shared / "data/voc/VOC2012", tmp_path / "VOC2012"
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for name in ("JPEGImages", "SegmentationClass"):
+        (root / name).symlink_to(source / name)
+    ids = (source / "ImageSets/Segmentation/val.txt").read_text().split()[:8]
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids))
+    return root
+
+
+@pytest.mark.slow
+def test_every_protocol_on_photographs_with_tensorflow_weights(shared, short_voc, tmp_path):
+    """The weights are made up, so the scores mean nothing; how they agree with each other does."""
+    network = {"backbone": "mobilenet", "head": "lite", "width": 0.5, "num_classes": 21}
+    model = load_trained(shared / "parity/tf_mnv2_dm05", network=network).model
+    picture, _ = build_dataset("pascal", "val", root=str(short_voc)).read(0)
+    logits = Predictor(model, torch.device("cpu"))(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+    model.decoder.classifier.bias.data -= logits.mean((0, 2, 3))  # else one class is everywhere
+    torch.save(
+        {"state_dict": model.state_dict(), "config": network | {"out_stride": 16}} | model.expects, tmp_path / "c"
+    )
+
+    def metrics(*flags: str) -> dict:
+        source = ["--checkpoint", str(tmp_path / "c"), "--dataset", "pascal", "--data-root", str(short_voc)]
+        assert evaluate.main([*source, "--workers", "0", "--out", str(tmp_path / "out"), *flags]) == 0
+        return json.loads((tmp_path / "out/metrics.json").read_text())
+
+    whole = metrics("--trimap", "1", "8", "10000", "--boundary")
+    assert whole["trimap"]["border"] == "void" and whole["trimap"]["miou"]["10000"] == whole["miou"]
+    assert whole["per_class"] == metrics("--scales", "1.0")["per_class"]
+    assert whole["per_class"] == metrics("--protocol", "slide", "--crop-size", "700")["per_class"]
+    for flags in (["--protocol", "slide", "--crop-size", "257"], ["--protocol", "center-crop", "--crop-size", "257"],
+                  ["--scales", "0.75", "1.25", "--flip"], ["--out-stride", "8"]):  # fmt: skip
+        assert metrics(*flags)["per_class"] != whole["per_class"]

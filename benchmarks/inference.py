@@ -1,0 +1,58 @@
+"""Time and memory to score one picture, at each scale and at all of them with flips.
+
+    python -m benchmarks.inference [--backbone xception] [--size 1024 2048] [--scales 0.5 0.75 1.0 1.25 1.5 1.75 2.0]
+
+Memory is the most that the process ever held (its high-water mark), the libraries included; on a GPU what PyTorch
+allocated there. The weights are random, 19 classes.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+import torch
+
+from modeling import BACKBONES, HEADS, build_model
+from utils.device import DEVICES, select_device
+from utils.inference import Predictor
+
+
+def gibibytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=BACKBONES, default="xception")
+    parser.add_argument("--head", choices=HEADS, default="separable")
+    parser.add_argument("--size", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0])
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    args = parser.parse_args(argv)
+    device = select_device(args.device)
+    stride = 8 if args.backbone.startswith("drn") else 16
+    model = build_model(args.backbone, 19, head=args.head, output_stride=stride)
+    model = model.to(device, memory_format=torch.channels_last)
+    image = torch.randint(0, 256, (1, 3, *args.size), dtype=torch.uint8)
+    print(f"{args.backbone}, {args.head} head, stride {stride}, {args.size[0]}x{args.size[1]}, {device}")
+    print(f"{'scales':<40} {'seconds':>8} {'GiB':>6}")
+    rows = [((scale,), False) for scale in args.scales] + [(tuple(args.scales), True)]
+    plain = None
+    for scales, flip in rows:
+        start = time.perf_counter()
+        Predictor(model, device, scales=scales, flip=flip)(image).argmax(1).cpu()
+        seconds = time.perf_counter() - start
+        plain = seconds if scales == (1.0,) else plain
+        name = f"{' '.join(map(str, scales))}{' and flips' if flip else ''}"
+        print(f"{name:<40} {seconds:>8.1f} {gibibytes(device):>6.2f}", flush=True)
+    if plain:
+        print(f"ratio {seconds / plain:.1f} of all to scale 1.0 alone")
+
+
+if __name__ == "__main__":
+    main()
