@@ -56,9 +56,11 @@ def test_validation_counts_each_picture_once(tmp_path, folder_root):
     for processes in (1, 3):
         out = tmp_path / f"out{processes}"
         arguments = ["--checkpoint", checkpoint, "--out", out, "--workers", "0", "--device", "cpu"]
-        done = torchrun("evaluate.py", *arguments, processes=processes)
+        further = ["--trimap", "2", "--boundary", "--save-predictions", out / "saved"]
+        done = torchrun("evaluate.py", *arguments, *further, processes=processes)
         assert done.returncode == 0, done.stderr
-        metrics.append(json.loads((out / "metrics.json").read_text()))
+        rows = (out / "per_image.csv").read_text(), (out / "confusion.csv").read_text()
+        metrics.append((json.loads((out / "metrics.json").read_text()), *rows, len(list((out / "saved").iterdir()))))
     assert metrics[0] == metrics[1]
 
 
