@@ -5,7 +5,6 @@ from modeling.aspp import ASPP, aspp_rates
 from modeling.backbone import BACKBONES, build_backbone
 from modeling.decoder import Decoder, LiteDecoder
 from modeling.deeplab import DeepLab
-from modeling.weights import load_backbone_weights
 
 __all__ = ["BACKBONES", "HEADS", "DeepLab", "build_model"]
 
@@ -47,5 +46,8 @@ def build_model(
     else:
         decoder = Decoder(aspp.out_channels, network.low_level_channels, num_classes, is_separable=is_separable)
     model = DeepLab(network, aspp, decoder)
-    load_backbone_weights(model, backbone, backbone_weights, is_partial=partial_weights)
+    if backbone_weights != "none":
+        from modeling.weights import load_backbone_weights  # here, as python -m modeling.weights imports this module
+
+        load_backbone_weights(model, backbone, backbone_weights, is_partial=partial_weights)
     return model

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from errors import UserError
-from modeling import zoo
+from modeling import BACKBONES, HEADS, build_model, zoo
 from modeling.deeplab import DeepLab
 from modeling.names import translate
 from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
@@ -120,12 +120,10 @@ def number_of_classes(content: Mapping) -> int | None:
 
 
 def load_backbone_weights(model: DeepLab, backbone: str, source: str, *, is_partial: bool = False) -> None:
-    """Fill the backbone from `source`: none, imagenet, a name in the zoo, or a file of a backbone or a whole network.
+    """Fill the backbone from `source`: imagenet, a name in the zoo, or a file of a backbone or a whole network.
 
     Raises UserError where it is not wholly filled, unless `is_partial`.
     """
-    if source == "none":
-        return
     place = zoo.backbone_weights(source, backbone) or source
     report = load_weights(model, place, prefix="backbone.")
     say(f"backbone weights {source}: {report}")
@@ -145,8 +143,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    from modeling import BACKBONES, HEADS
-
     parser = argparse.ArgumentParser(
         prog="python -m modeling.weights", description="Convert weights to a checkpoint, and report what went where."
     )
@@ -164,8 +160,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def convert(args: argparse.Namespace) -> None:
     """Write the source as a checkpoint that evaluate.py, predict.py and --ft take without further flags."""
-    from modeling import build_model
-
     content = read_source(args.source)
     num_classes = args.num_classes or number_of_classes(content)
     if num_classes is None:

@@ -64,8 +64,9 @@ class Predictor:
     def look(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
         """Logits of the picture's own size from the picture at `scale`, mirrored or not."""
         size = image.shape[-2:]
-        scaled = image if scale == 1 else resize(image, tuple(scaled_side(side, scale) for side in size))
-        logits = self.logits(scaled.flip(-1)).flip(-1) if is_flipped else self.logits(scaled)
+        if scale != 1:
+            image = resize(image, tuple(scaled_side(side, scale) for side in size))
+        logits = self.logits(image.flip(-1)).flip(-1) if is_flipped else self.logits(image)
         return logits if scale == 1 else resize(logits, size)
 
     def logits(self, image: Tensor) -> Tensor:

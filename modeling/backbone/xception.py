@@ -42,11 +42,14 @@ class XceptionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """-> the block's output, and what its second convolution gives: the decoder's low-level features."""
-        # ReLU in place but where it would reach the shortcut or the tap: these maps are the largest of the network
-        first = F.relu(self.convs[0](F.relu(features)), inplace=True)
-        second = self.convs[1](first)
-        third = self.convs[2](F.relu(second))
-        return self.shortcut(features) + third, second
+        maps, second = features, None
+        for index, conv in enumerate(self.convs):
+            maps = F.relu(maps)  # not in place: it would reach the shortcut and the tap
+            for layer in conv:  # one by one, so that each map goes when the next is there: they are the largest
+                maps = layer(maps)
+            if index == 1:
+                second = maps
+        return self.shortcut(features) + maps, second
 
 
 class Xception(nn.Module):
