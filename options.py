@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from dataloaders import DATASETS
 from engine import AMP_TYPES
-from errors import UserError
+from errors import RunFailed, UserError
 from modeling import BACKBONES, HEADS
 from utils.device import DEVICES
 from utils.distributed import say
@@ -328,12 +328,18 @@ def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """The exit status of a command script: 2 and one line for what the user can fix, 130 for Ctrl-C."""
+    """The exit status of a command script: 2 and one line for what the user can fix, 1 and one line for a run that
+    cannot go on, 130 for Ctrl-C.
+    """
+    rank = os.environ.get("RANK", "0")
+    prefix = "error: " if rank == "0" else f"rank {rank}: error: "
     try:
         return command()
     except UserError as error:
-        rank = os.environ.get("RANK", "0")
-        print(f"{'' if rank == '0' else f'rank {rank}: '}error: {error.line()}", file=sys.stderr)
+        print(f"{prefix}{error.line()}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"{prefix}{error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

@@ -1,7 +1,5 @@
 """Samples and loaders: `{"image": uint8 [3, H, W], "label": uint8 [H, W], "id": str}`, in batches of uint8."""
 
-import signal
-
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -9,6 +7,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from dataloaders.base import PictureSet
 from dataloaders.sampler import StepSampler
 from dataloaders.transforms import RandomScaleCrop, whole_picture
+from utils.preemption import leave_signals_to_parent
 
 
 class TrainSamples(Dataset):
@@ -59,5 +58,5 @@ def whole_loader(pictures: PictureSet, *, workers: int, pin_memory: bool, rank: 
 
 
 def init_worker(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when to stop
+    leave_signals_to_parent()
     torch.set_num_threads(1)

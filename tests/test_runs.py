@@ -96,7 +96,7 @@ def test_events_are_cut_back_to_the_step(tmp_path):
     board = Board(tmp_path)
     for step in range(1, 7):
         board.scalars({"loss": float(step), "nothing": None}, step)
-    board.close()
+    pass
     (path,) = tmp_path.glob("events*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last record was written

@@ -62,6 +62,15 @@ def share(value: object) -> object:
     return values[0]
 
 
+def gather(values: list) -> list:
+    """The values of all processes in their order, in every process."""
+    if not dist.is_initialized():
+        return values
+    lists: list[list] = [[] for _ in range(world_size())]
+    dist.all_gather_object(lists, values)
+    return [value for part in lists for value in part]
+
+
 def sync_buffers(model: nn.Module) -> None:
     """The first process's batch-norm statistics in every process, as they are in the checkpoint."""
     if dist.is_initialized():

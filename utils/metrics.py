@@ -55,7 +55,11 @@ class ConfusionMatrix:
 
 def write_metrics(path: Path, scores: dict, **how: object) -> None:
     """The scores as JSON, after `how` they came about: at least `protocol` and `out_stride`."""
-    write_atomically(path, (json.dumps(how | scores, indent=2) + "\n").encode())
+    write_atomically(path, render_metrics(scores, **how))
+
+
+def render_metrics(scores: dict, **how: object) -> bytes:
+    return (json.dumps(how | scores, indent=2) + "\n").encode()
 
 
 def number(value: Tensor | float) -> float | None:
