@@ -101,8 +101,8 @@ def loaders(
     fill = tuple(round(255 * value) for value in model.mean)
     crop = RandomScaleCrop(tuple(args.crop_size), fill=fill, base_size=args.base_size)
     loading = dict(workers=args.workers, pin_memory=device.type == "cuda")
-    samples = TrainSamples(train_set, crop, seed=args.seed)
-    val = val_set and whole_loader(val_set, **loading, rank=rank(), world=world_size())
+    samples = TrainSamples(train_set, crop, seed=args.seed, skip_broken=args.skip_broken)
+    val = val_set and whole_loader(val_set, **loading, rank=rank(), world=world_size(), skip_broken=args.skip_broken)
     return train_loader(samples, sampler, **loading), val
 
 
@@ -114,7 +114,9 @@ def optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.SGD:
 
 
 def criterion(args: argparse.Namespace, train_set: PictureSet) -> torch.nn.Module:
-    weights = torch.tensor(class_weights(train_set)) if args.use_balanced_weights else None
+    weights = None
+    if args.use_balanced_weights:
+        weights = torch.tensor(class_weights(train_set, skip_broken=args.skip_broken))
     return build_loss(
         args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
     )

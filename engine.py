@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -184,8 +185,7 @@ class Trainer:
     def train_step(self, parts: list[dict]) -> float:
         """One optimizer step from `parts`. Returns its loss; `wishes` is what some process was asked for meanwhile."""
         seed_everything(self.settings.seed, self.step, rank())
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.rate_factor(self.step)
+        self.set_rates(self.step)
         self.optimizer.zero_grad()
         # Gradients are collected for the sum of the losses over a constant, then scaled to the mean over the labelled
         # pixels of the whole batch, whose count no part knows alone. The constant keeps fp16 within its range.
@@ -196,7 +196,7 @@ class Trainer:
         total, weight, num_broken, *asked = self.reduce(sums, [float(len(broken)), *self.signals.take()])
         self.wishes = self.signals.read(asked)
         if num_broken:
-            self.note_broken(gather(broken))
+            self.note_broken(of_all(broken))
         loss = total / weight if weight else total
         if not math.isfinite(loss):
             self.give_up(loss, parts)
@@ -217,8 +217,12 @@ class Trainer:
             self.scaler.scale(total / pixels).backward()
         return torch.stack([total.detach(), weight.detach()])
 
+    def set_rates(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self.rate_factor(step)
+
     def give_up(self, loss: float, parts: list[dict]) -> None:
-        ids = gather([key for part in parts for key in part["id"]])
+        ids = of_all([key for part in parts for key in part["id"]])
         raise RunFailed(
             f"the loss is {loss} at epoch {self.epoch + 1}, step {self.step + 1}, samples {', '.join(ids)}: nothing "
             f"was learnt from it and {self.run.checkpoint.name} is as before; look at these samples, or lower --lr"
@@ -328,7 +332,7 @@ class Trainer:
         self.wishes = self.signals.read(asked)
         if num_cut:
             return None
-        self.note_broken(gather(batches.broken))
+        self.note_broken(of_all(batches.broken))
         self.scores = confusion.scores(self.classes)
         if is_main_process():
             how = {"protocol": "whole", "out_stride": model.output_stride, "step": self.step}
@@ -384,3 +388,9 @@ class Trainer:
         self.broken = BrokenFiles(state["broken"])
         for name in ("epoch", "step", "counted_step", "best_pred", "has_best", "epoch_losses", "epoch_seconds"):
             setattr(self, name, state[name])
+        self.set_rates(max(0, self.step - 1))  # what the last step had: the log may be due before the next one
+
+
+def of_all(values: list) -> list:
+    """The values of all processes, in the order of their ranks."""
+    return list(chain.from_iterable(gather(values)))

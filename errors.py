@@ -13,7 +13,11 @@ class UserError(ValueError):
 
 
 class BrokenPicture(UserError):
-    """A picture or label file whose content cannot be decoded: what --skip-broken goes on without."""
+    """A picture or label file, at `path`, whose content cannot be decoded: what --skip-broken goes on without."""
+
+    def __init__(self, message: str, path: object = ""):
+        super().__init__(message)
+        self.path = str(path)
 
 
 class RunFailed(RuntimeError):

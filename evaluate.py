@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="evaluate.py", description="Score a checkpoint.", formatter_class=options.DefaultsFormatter
     )
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="of a training run")

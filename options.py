@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from dataloaders import DATASETS
 from engine import AMP_TYPES
@@ -37,6 +38,14 @@ NETWORK = FIXED[:4]  # what --ft takes from the checkpoint, where the command li
 # Where and how far to run: never taken from a checkpoint
 OF_THIS_CALL = ("device", "workers", "run_dir", "checkname", "resume", "ft", "max_steps", "no_val", "compile")
 
+# Flags of the known implementation, and what to do instead
+GONE = {
+    "--gpu-ids": "choose GPUs by CUDA_VISIBLE_DEVICES=0,1 and start a process for each: torchrun --nproc-per-node 2",
+    "--no-cuda": "give --device cpu",
+    "--start_epoch": "--resume FILE goes on where the checkpoint is",
+    "--test-batch-size": "validation takes one picture at a time, since sizes differ: leave it out",
+}
+
 
 class DefaultsFormatter(argparse.HelpFormatter):
     """Shows the default of a flag that has one and does not tell it itself."""
@@ -48,15 +57,29 @@ class DefaultsFormatter(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as all other bad input is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+class Gone(argparse.Action):
+    """A flag of the known implementation that is no more: `const` says what replaces it."""
+
+    def __call__(self, parser, _namespace, _values, option_string=None) -> NoReturn:
+        parser.error(f"{option_string} is gone: {self.const}")
+
+
 def train_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description="Train DeepLabV3+.", formatter_class=DefaultsFormatter
-    )
+    parser = Parser(prog="train.py", description="Train DeepLabV3+.", formatter_class=DefaultsFormatter)
     add_network_flags(parser.add_argument_group("network"))
     add_data_flags(parser.add_argument_group("data"))
     add_training_flags(parser.add_argument_group("training"))
     add_speed_flags(parser.add_argument_group("where and how fast"))
     add_run_flags(parser.add_argument_group("runs"))
+    for name, instead in GONE.items():
+        parser.add_argument(name, action=Gone, nargs="*", const=instead, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -93,6 +116,11 @@ def add_data_flags(group, *, dataset_default: str | None = "pascal") -> None:
         help="pascal: also train on SBD, 10,582 pictures in all",
     )
     group.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
+    group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="go on without pictures that cannot be decoded, and list them in the run folder (default: stop there)",
+    )
     group.add_argument(
         "--base-size",
         type=positive_int,

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dataloaders.base import IGNORE_INDEX, PictureSet, open_label, require_folder
+from dataloaders.base import IGNORE_INDEX, PictureSet
+from dataloaders.layout import Names, Report, match_files, refuse, require_folder
+from dataloaders.pairs import open_label
 from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from errors import UserError
 
@@ -17,20 +19,18 @@ PICTURE_END, LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 class Cityscapes(PictureSet):
     """`leftImg8bit/<split>/<city>/*_leftImg8bit.png` with `gtFine/<split>/<city>/*_gtFine_labelIds.png`."""
 
-    def __init__(self, root: Path, split: str):
+    def __init__(self, root: Path, split: str, *, report: Report = refuse):
         self.name, self.classes, self.palette = "cityscapes", CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
         pictures = require_folder(root / "leftImg8bit" / split, "cityscapes", "leftImg8bit/ and gtFine/")
-        self.pictures = sorted(pictures.glob(f"*/*{PICTURE_END}"))
-        if not self.pictures:
+        found = by_town_and_id(pictures, PICTURE_END)
+        if not found:
             raise UserError(f"{pictures} holds no <city>/*{PICTURE_END}: unpack leftImg8bit_trainvaltest.zip there")
-        self.ids = [path.name.removesuffix(PICTURE_END) for path in self.pictures]
-        labels = root / "gtFine" / split
-        self.labels = [
-            labels / path.parent.name / f"{key}{LABEL_END}" for path, key in zip(self.pictures, self.ids, strict=True)
-        ]
-        missing = [path for path in self.labels if not path.is_file()]
-        if missing:
-            raise UserError(f"{missing[0]} is missing ({len(missing)} labels are): unpack gtFine_trainvaltest.zip")
+        folder = require_folder(root / "gtFine" / split, "cityscapes", "leftImg8bit/ and gtFine/")
+        labels = by_town_and_id(folder, LABEL_END)
+        names = Names(str(pictures), str(pictures), f"{folder}/{{}}{LABEL_END}", "unpack gtFine_trainvaltest.zip")
+        keys = match_files(list(found), found, labels, names=names, report=report)
+        self.ids = [key.split("/")[1] for key in keys]
+        self.pictures, self.labels = [found[key] for key in keys], [labels[key] for key in keys]
 
     def picture_path(self, index: int) -> Path:
         return self.pictures[index]
@@ -40,3 +40,10 @@ class Cityscapes(PictureSet):
 
     def open_label(self, index: int) -> Image.Image:
         return open_label(self.labels[index]).point(TRAIN_IDS)
+
+
+def by_town_and_id(folder: Path, ending: str) -> dict[str, Path]:
+    """<town>/<id> -> file, in order."""
+    return {
+        f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in sorted(folder.glob(f"*/*{ending}"))
+    }

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from dataloaders.base import PictureSet, read_lines, require_folder
+from dataloaders.base import PictureSet
+from dataloaders.layout import Names, Report, files_by_id, match_files, read_ids, refuse, require_folder
 from dataloaders.palettes import VOC_CLASSES, voc_palette
 from errors import UserError
 
@@ -12,27 +13,15 @@ PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 class VOCLayout(PictureSet):
     """`JPEGImages/<id>.*`, `SegmentationClass/<id>.png`, and the ids in `ImageSets/Segmentation/<split>.txt`."""
 
-    def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...]):
+    def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...], report: Report = refuse):
         self.name, self.classes, self.palette = name, classes, voc_palette(len(classes))
         self.labels = require_folder(root / "SegmentationClass", name, "SegmentationClass/ beside JPEGImages/")
         split_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        self.ids = read_lines(split_file)
-        if not self.ids:
-            raise UserError(f"{split_file} lists no picture: write one id a line")
-        pictures = pictures_by_id(require_folder(root / "JPEGImages", name, "JPEGImages/"))
-        missing = [key for key in self.ids if key not in pictures]
-        if missing:
-            raise UserError(
-                f"{root / 'JPEGImages'} has no picture for id {missing[0]} of {split_file} ({len(missing)} missing; "
-                f"endings {' '.join(PICTURE_ENDINGS)}): add it, or take the line out"
-            )
+        ids, folder = read_ids(split_file), require_folder(root / "JPEGImages", name, "JPEGImages/")
+        pictures = files_by_id(folder, PICTURE_ENDINGS)
+        names = Names(str(split_file), f"{folder} (endings {' '.join(PICTURE_ENDINGS)})", f"{self.labels}/{{}}.png")
+        self.ids = match_files(ids, pictures, files_by_id(self.labels, [".png"]), names=names, report=report)
         self.pictures = [pictures[key] for key in self.ids]
-        absent = [key for key in self.ids if not (self.labels / f"{key}.png").is_file()]
-        if absent:
-            raise UserError(
-                f"{self.labels / (absent[0] + '.png')} is missing ({len(absent)} labels of {split_file} are): "
-                "add it, or take the line out"
-            )
 
     def picture_path(self, index: int) -> Path:
         return self.pictures[index]
@@ -44,19 +33,16 @@ class VOCLayout(PictureSet):
 class VOC(VOCLayout):
     """Pascal VOC 2012 segmentation: 21 classes, a border of 255 around each object."""
 
-    def __init__(self, root: Path, split: str):
-        super().__init__(find_voc(root), split, name="pascal", classes=VOC_CLASSES)
+    def __init__(self, root: Path, split: str, *, report: Report = refuse):
+        super().__init__(find_voc(root), split, name="pascal", classes=VOC_CLASSES, report=report)
 
 
 def find_voc(root: Path) -> Path:
     """The folder that holds JPEGImages/: `root`, or below a devkit."""
     candidates = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
     for folder in candidates:
+        if (folder / "classes.txt").is_file():
+            raise UserError(f"{folder} has a classes.txt, so is not VOC's: give --dataset folder")
         if (folder / "JPEGImages").is_dir():
             return folder
     return require_folder(root / "JPEGImages", "pascal", "JPEGImages/ there, in VOC2012/ and in VOCdevkit/VOC2012/")
-
-
-def pictures_by_id(folder: Path) -> dict[str, Path]:
-    """id -> picture. One listing of the folder, since asking for every id and ending is slow on network disks."""
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_ENDINGS}

@@ -62,13 +62,12 @@ def share(value: object) -> object:
     return values[0]
 
 
-def gather(values: list) -> list:
-    """The values of all processes in their order, in every process."""
-    if not dist.is_initialized():
-        return values
-    lists: list[list] = [[] for _ in range(world_size())]
-    dist.all_gather_object(lists, values)
-    return [value for part in lists for value in part]
+def gather(value: object) -> list:
+    """Every process's value, in the order of their ranks."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
 
 
 def sync_buffers(model: nn.Module) -> None:
