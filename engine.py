@@ -261,6 +261,8 @@ class Trainer:
         # The end of an epoch or of the run saves by itself
         if (is_due or self.wishes.save) and not self.is_epoch_complete() and self.step < self.last_step:
             self.save(self.run.checkpoint)
+        if self.wishes.save and is_main_process():
+            tqdm.write(f"asked for by SIGUSR1: checkpoint of step {self.step}", file=sys.stdout)
 
     def note_broken(self, paths: list[str]) -> None:
         """Count files that were left out, and list them in the run folder."""

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,7 +106,7 @@ def conclude(report: SplitReport, ids: Sequence[str]) -> None:
         report.notes.append(
             f"{len(report.wholly_ignored)} pictures are wholly ignored (255): {few(report.wholly_ignored)}"
         )
-    if twice := sorted({key for key in ids if ids.count(key) > 1}) if len(set(ids)) < len(ids) else []:
+    if twice := [key for key, count in Counter(ids).items() if count > 1]:
         report.notes.append(f"{len(twice)} ids are listed more than once: {few(twice)}")
     if absent := [name for name, entry in report.classes.items() if not entry["pixels"]]:
         report.notes.append(f"{len(absent)} classes occur nowhere: {few(absent)}")

@@ -20,14 +20,15 @@ class VOCLayout(PictureSet):
         ids, folder = read_ids(split_file), require_folder(root / "JPEGImages", name, "JPEGImages/")
         pictures = files_by_id(folder, PICTURE_ENDINGS)
         names = Names(str(split_file), f"{folder} (endings {' '.join(PICTURE_ENDINGS)})", f"{self.labels}/{{}}.png")
-        self.ids = match_files(ids, pictures, files_by_id(self.labels, [".png"]), names=names, report=report)
-        self.pictures = [pictures[key] for key in self.ids]
+        labels = files_by_id(self.labels, [".png"])
+        self.ids = match_files(ids, pictures, labels, names=names, report=report)
+        self.pictures, self.label_files = ([files[key] for key in self.ids] for files in (pictures, labels))
 
     def picture_path(self, index: int) -> Path:
         return self.pictures[index]
 
     def label_path(self, index: int) -> Path:
-        return self.labels / f"{self.ids[index]}.png"
+        return self.label_files[index]
 
 
 class VOC(VOCLayout):
