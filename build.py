@@ -85,18 +85,26 @@ def load_trained(state: dict, source: str, *, out_stride: int | None = None) -> 
     return model
 
 
+def num_parts(args: argparse.Namespace) -> int:
+    """Parts of a process's batch. Where they do not change what is computed, one process takes those of two."""
+    if args.accumulate:
+        return args.accumulate
+    is_free = args.freeze_bn and select_device(args.device).type == "cpu" and args.batch_size % 2 == 0
+    return 2 if is_free and world_size() == 1 else 1
+
+
 def loaders(
     args: argparse.Namespace, model: DeepLab, train_set: PictureSet, val_set: PictureSet | None, device: torch.device
 ) -> tuple:
     sampler = StepSampler(
-        len(train_set), args.batch_size, seed=args.seed, rank=rank(), world=world_size(), accumulate=args.accumulate
+        len(train_set), args.batch_size, seed=args.seed, rank=rank(), world=world_size(), accumulate=num_parts(args)
     )
-    part = args.batch_size // (world_size() * args.accumulate)
+    part = args.batch_size // (world_size() * num_parts(args))
     is_synced = any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in model.modules())
     if part == 1 and not args.freeze_bn and not is_synced:
         raise UserError(
             f"--batch-size {args.batch_size} leaves batch norm 1 picture a process and part: take at least "
-            f"{2 * world_size() * args.accumulate}, or --freeze-bn"
+            f"{2 * world_size() * num_parts(args)}, or --freeze-bn"
         )
     fill = tuple(round(255 * value) for value in model.mean)
     crop = RandomScaleCrop(tuple(args.crop_size), fill=fill, base_size=args.base_size)
@@ -132,7 +140,7 @@ def schedule(args: argparse.Namespace, steps_per_epoch: int) -> functools.partia
 def settings(args: argparse.Namespace) -> Settings:
     return Settings(
         epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
-        save_every=args.save_every, eval_interval=args.eval_interval, accumulate=args.accumulate, amp=args.amp,
+        save_every=args.save_every, eval_interval=args.eval_interval, accumulate=num_parts(args), amp=args.amp,
         ema_decay=args.ema, channels_last=args.channels_last, compile=args.compile,
     )  # fmt: skip
 
@@ -147,7 +155,8 @@ def describe(args: argparse.Namespace, model: DeepLab, loader, config: dict, dev
     parameters, macs = cost(
         args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head, size=(height, width)
     )
-    parts = f"{world_size()} processes x {args.accumulate} parts" if world_size() * args.accumulate > 1 else "one part"
+    count = num_parts(args)
+    parts = f"{world_size()} processes x {count} parts" if world_size() * count > 1 else "one part"
     rate = f"{args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head"
     say(
         f"{args.backbone}, {args.head} head, stride {args.out_stride}: {parameters:,} parameters, "

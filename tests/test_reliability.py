@@ -254,7 +254,8 @@ def test_unevenly_labelled_parts_and_ranks_make_the_step_of_the_whole(tmp_path):
         label[: 2 * number] = number % 3
         save_label(label, root / f"SegmentationClass/{key}.png")
     data = ["--dataset", "folder", "--data-root", str(root)]
-    flags = ["--batch-size", "8", "--epochs", "6", "--freeze-bn", "--dropout", "0", "--use-balanced-weights"]
+    flags = ["--batch-size", "8", "--epochs", "6", "--freeze-bn", "--dropout", "0", "--use-balanced-weights",
+             "--lr", "0.0001"]  # fmt: skip
     complete(command(data, tmp_path / "one", *flags))
     complete(command(data, tmp_path / "four", *flags, "--accumulate", "2", launcher=torchrun(2)))
     one, four = (checkpoint(tmp_path / runs).parent for runs in ("one", "four"))
