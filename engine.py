@@ -350,7 +350,8 @@ class Trainer:
 
     def check_weights(self) -> None:
         """Raise RunFailed rather than put weights in place of good ones that a step without fp16's scaler broke."""
-        if not torch.stack(torch._foreach_norm(list(self.model.parameters()))).isfinite().all():
+        largest = torch._foreach_norm(list(self.model.parameters()), ord=math.inf)
+        if not torch.stack(largest).isfinite().all():
             raise RunFailed(
                 f"the weights are not finite after step {self.step}: {self.run.checkpoint.name} is as before; "
                 "go on from it with a lower --lr"

@@ -40,9 +40,9 @@ def torchrun(processes: int, *more: str) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *more]
 
 
-def begin(arguments: Sequence[str]) -> subprocess.Popen:
+def begin(arguments: Sequence[str], environment: dict | None = None) -> subprocess.Popen:
     """A process in a group of its own, as a shell starts it."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = environment or os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -61,14 +61,14 @@ def end(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str, str]
 def complete(arguments: Sequence[str]) -> str:
     """stdout of a process that must end well."""
     status, out, err = end(begin(arguments))
-    assert status == 0, err
+    assert status == 0, err[-2000:]
     return out
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 90) -> None:
     last = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate()[1][-2000:]
         assert time.monotonic() < last, "it never came"
         time.sleep(0.02)
 
