@@ -234,7 +234,11 @@ def holds(line: str, parts: tuple[str, ...]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("case", LAYOUT + PAIRS + COCO + SBD + FLAGS, ids=lambda case: case.name)
+QUICK = [*LAYOUT, *COCO, *FLAGS, PAIRS[0], PAIRS[-1], SBD[0]]
+SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in (*PAIRS[1:-1], *SBD[1:])]  # each builds a network
+
+
+@pytest.mark.parametrize("case", QUICK + SLOW, ids=lambda case: case.name)
 def test_bad_input_is_one_line_with_the_fix(case, roots, tmp_path, capsys):
     data, root = roots(case.dataset)
     case.damage(root)
@@ -312,10 +316,14 @@ def windows_ends(root: Path) -> None:
         path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\r\n")
 
 
+def slow(*values) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("change", "flags"),
-    [(resave("L"), []), (resave("RGBA"), []), (resave("CMYK"), []), (turned, []), (one_high, []), (windows_ends, []),
-     (lambda root: None, ["--crop-size", "129"])],
+    [slow(resave("L"), []), slow(resave("RGBA"), []), slow(resave("CMYK"), []), slow(turned, []), (one_high, []),
+     (windows_ends, []), slow(lambda root: None, ["--crop-size", "129"])],
     ids=["grey", "RGBA", "CMYK", "EXIF-turned", "one pixel high", "Windows line ends", "crop larger than the picture"],
 )  # fmt: skip
 def test_this_just_works(change, flags, folder_root, tmp_path, capsys):

@@ -70,6 +70,7 @@ def test_a_full_disk_is_said_once_and_the_run_ends_as_if_it_had_not_been(
     assert kill_resume.differences(kill_resume.content(whole), kill_resume.content(folder)) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_ends_the_run_with_status_1(data, tmp_path, monkeypatch, capsys, full_disk):
     at_steps(monkeypatch, {4: lambda _: full_disk(True)})
     status, folder = in_process(data, tmp_path / "run", *RUN)
@@ -83,6 +84,7 @@ def test_a_disk_that_stays_full_ends_the_run_with_status_1(data, tmp_path, monke
     assert in_process(data, tmp_path / "run", *RUN, "--resume", "auto")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_vanishes_for_a_while(data, tmp_path, monkeypatch, capsys):
     """A regular file in its place for some steps: root's rights do not matter there."""
     _, whole = in_process(data, tmp_path / "whole", *RUN)
@@ -152,7 +154,7 @@ def poison(monkeypatch, step: int, value: float = float("nan")) -> None:
     monkeypatch.setattr(Trainer, "backward", backward)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_nothing_is_learnt_from_a_loss_that_is_no_number(data, tmp_path, monkeypatch, capsys, value):
     weights = []
     give_up = Trainer.give_up
@@ -193,6 +195,7 @@ def test_weights_that_a_step_broke_are_not_saved(data, tmp_path, monkeypatch, ca
     assert read_checkpoint(folder / "checkpoint.pth.tar")["step"] == 2
 
 
+@pytest.mark.slow
 def test_fp16_skips_a_step_of_infinite_gradients_but_not_a_bad_loss(data, tmp_path, monkeypatch):
     learnt, scales, update = [], [], Trainer.update
 

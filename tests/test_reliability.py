@@ -175,6 +175,7 @@ def test_a_signal_in_validation_is_honoured_and_it_is_made_again(data, tmp_path,
     assert kill_resume.differences(content(whole), content(parts)) == []
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_last_step_still_leaves_the_score_to_come(data, tmp_path, monkeypatch):
     _, whole = in_process(data, tmp_path / "whole", "--epochs", "2", "--max-steps", "4")
     with monkeypatch.context() as patch:

@@ -81,6 +81,7 @@ def test_a_wrong_label_still_stops(data, folder_root, tmp_path, capsys):
     assert "holds 2, outside the 2 classes" in said(capsys.readouterr().err)[-1]
 
 
+@pytest.mark.slow
 def test_resume_is_exact_with_it(data, tmp_path):
     _, whole = in_process(data, tmp_path / "whole", *SKIP, "--no-val")
     in_process(data, tmp_path / "parts", *SKIP, "--max-steps", "4", "--no-val")
