@@ -4,11 +4,12 @@ import json
 import os
 import pickle
 import resource
+import sys
 
 import numpy as np
 import pytest
 import torch
-from running import begin, command, end, in_process, log, said, torchrun
+from running import ROOT, begin, command, end, in_process, log, said, torchrun
 
 import evaluate
 import train
@@ -214,6 +215,22 @@ def test_fp16_skips_a_step_of_infinite_gradients_but_not_a_bad_loss(data, tmp_pa
     assert scales[13] == scales[12] / 2
     poison(monkeypatch, 1)
     assert in_process(data, tmp_path / "bad", *flags)[0] == 1
+
+
+@pytest.mark.slow
+def test_workers_that_ignore_sigterm_do_not_keep_a_failed_run_alive(data, tmp_path):
+    """Python ends workers that are left over by SIGTERM and waits for them."""
+    script = tmp_path / "failing.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "import train\nkept = []\n"
+        "def fail(self, *, scale):\n    kept.append(self)\n    raise RuntimeError('a mistake of ours')\n"
+        "train.Trainer.update = fail\n"
+        "sys.exit(train.main(sys.argv[1:]))\n"
+    )
+    arguments = command(data, tmp_path / "run", "--epochs", "3", "--workers", "2")
+    status, _, err = end(begin([sys.executable, str(script), *arguments[2:]]), seconds=60)
+    assert status == 1 and "RuntimeError: a mistake of ours" in err
 
 
 class RunsCode:

@@ -2,19 +2,21 @@
 
 import os
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 from conftest import save_label, write_voc
-from running import Killed, begin, command, complete, end, in_process, log, torchrun, wait_for
+from running import ROOT, Killed, begin, command, complete, end, in_process, log, torchrun, wait_for
 
 import dataloaders.base
 from benchmarks import kill_resume
 from benchmarks.killed_train import PLACES
 from engine import Trainer
 from utils.checkpoint import read_checkpoint
+from utils.preemption import StopSignals
 
 SAVING = ["--epochs", "3", "--save-every", "2", "--ema", "0.5"]
 
@@ -141,6 +143,30 @@ def test_a_second_interrupt_leaves_at_once_and_the_checkpoint_stays(data, tmp_pa
     same_end(data, tmp_path / "run", read_checkpoint(checkpoint(tmp_path / "run"))["step"])
 
 
+def test_a_second_interrupt_does_not_wait_for_the_step(data, tmp_path, monkeypatch):
+    step = Trainer.train_step
+
+    def train_step(self, parts):
+        for _ in range(2 if self.step == 2 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return step(self, parts)
+
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    status, folder = in_process(data, tmp_path / "run", "--epochs", "3", "--save-every", "1", "--no-val")
+    assert status == 130 and read_checkpoint(folder / "checkpoint.pth.tar")["step"] == 2
+
+
+def test_a_doubled_interrupt_under_torchrun_is_one(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with StopSignals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert signals.read(signals.take()).stop == signal.SIGINT
+        signals.first_interrupt -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 @pytest.mark.slow
 def test_sigusr1_to_the_whole_group_saves_and_goes_on(data, tmp_path):
     process = begin(
@@ -242,6 +268,22 @@ def test_a_killed_rank_is_restarted_and_the_end_is_the_same(data, tmp_path):
     complete(command(data, tmp_path / "whole", *flags, launcher=launcher))
     folders = [checkpoint(tmp_path / runs).parent for runs in ("run", "whole")]
     assert kill_resume.differences(content(folders[0]), content(folders[1])) == []
+
+
+@pytest.mark.slow
+def test_validation_counts_the_same_pixels_over_two_and_three_processes(voc_root, tmp_path):
+    """Three pictures: uneven over two processes; and their number is what one process counts."""
+    data = ["--dataset", "pascal", "--data-root", str(voc_root), "--max-steps", "1"]
+    complete(command(data, tmp_path / "run", "--no-val"))
+    scores = []
+    for processes in (1, 2, 3):
+        out = tmp_path / f"scores{processes}"
+        launcher = torchrun(processes) if processes > 1 else []
+        flags = ["--checkpoint", str(checkpoint(tmp_path / "run")), "--out", str(out), "--device", "cpu",
+                 "--workers", "0"]  # fmt: skip
+        complete([sys.executable, *launcher, str(ROOT / "evaluate.py"), *flags])
+        scores.append((out / "metrics.json").read_bytes())
+    assert scores[0] == scores[1] == scores[2]
 
 
 @pytest.mark.slow
