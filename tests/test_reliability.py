@@ -39,10 +39,14 @@ def test_differences_are_found_wherever_they_are():
     assert sorted(found) == ["best_pred differs", "log differs", "state_dict/w differs"]
 
 
-def test_deaths_in_every_place_leave_no_trace(data, tmp_path, monkeypatch):
+ALL_PLACES = [("step", 3), ("rename", 3), ("resume", 1), ("log", 4), ("validation", 1), ("step", 2)]
+
+
+@pytest.mark.parametrize("places", [[("rename", 3)], pytest.param(ALL_PLACES, marks=pytest.mark.slow)])
+def test_deaths_leave_no_trace(places, data, tmp_path, monkeypatch):
     """A process death at each place, one after the other, in one run."""
     _, whole = in_process(data, tmp_path / "whole", *SAVING)
-    for place, count in [("rename", 3), ("resume", 1), ("log", 4), ("validation", 1)]:
+    for place, count in places:
         owner, name, _, counts, is_before = PLACES[place]
         with monkeypatch.context() as patch:
             function, passed = getattr(owner, name), []

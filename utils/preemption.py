@@ -106,8 +106,8 @@ def leave_signals_to_parent() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal: out of the group's reach, then
+        os.setpgid(0, 0)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=leave_when_parent_asks, daemon=True).start()
