@@ -83,24 +83,32 @@ def convert_batch_norm(args: argparse.Namespace, model: DeepLab) -> DeepLab:
     return model
 
 
+def num_parts(args: argparse.Namespace) -> int:
+    """Parts of a process's batch. Where they do not change what is computed, one process takes those of two."""
+    if args.accumulate:
+        return args.accumulate
+    is_free = args.freeze_bn and select_device(args.device).type == "cpu" and args.batch_size % 2 == 0
+    return 2 if is_free and world_size() == 1 else 1
+
+
 def loaders(
     args: argparse.Namespace, model: DeepLab, train_set: PictureSet, val_set: PictureSet | None, device: torch.device
 ) -> tuple:
     sampler = StepSampler(
-        len(train_set), args.batch_size, seed=args.seed, rank=rank(), world=world_size(), accumulate=args.accumulate
+        len(train_set), args.batch_size, seed=args.seed, rank=rank(), world=world_size(), accumulate=num_parts(args)
     )
-    part = args.batch_size // (world_size() * args.accumulate)
+    part = args.batch_size // (world_size() * num_parts(args))
     is_synced = any(isinstance(layer, torch.nn.SyncBatchNorm) for layer in model.modules())
     if part == 1 and not args.freeze_bn and not is_synced:
         raise UserError(
             f"--batch-size {args.batch_size} leaves batch norm 1 picture a process and part: take at least "
-            f"{2 * world_size() * args.accumulate}, or --freeze-bn"
+            f"{2 * world_size() * num_parts(args)}, or --freeze-bn"
         )
     fill = tuple(round(255 * value) for value in model.mean)
     crop = RandomScaleCrop(tuple(args.crop_size), fill=fill, base_size=args.base_size)
     loading = dict(workers=args.workers, pin_memory=device.type == "cuda")
-    samples = TrainSamples(train_set, crop, seed=args.seed)
-    val = val_set and whole_loader(val_set, **loading, rank=rank(), world=world_size())
+    samples = TrainSamples(train_set, crop, seed=args.seed, skip_broken=args.skip_broken)
+    val = val_set and whole_loader(val_set, **loading, rank=rank(), world=world_size(), skip_broken=args.skip_broken)
     return train_loader(samples, sampler, **loading), val
 
 
@@ -112,7 +120,9 @@ def optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.SGD:
 
 
 def criterion(args: argparse.Namespace, train_set: PictureSet) -> torch.nn.Module:
-    weights = torch.tensor(class_weights(train_set)) if args.use_balanced_weights else None
+    weights = None
+    if args.use_balanced_weights:
+        weights = torch.tensor(class_weights(train_set, skip_broken=args.skip_broken))
     return build_loss(
         args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
     )
@@ -128,7 +138,7 @@ def schedule(args: argparse.Namespace, steps_per_epoch: int) -> functools.partia
 def settings(args: argparse.Namespace) -> Settings:
     return Settings(
         epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
-        save_every=args.save_every, eval_interval=args.eval_interval, accumulate=args.accumulate, amp=args.amp,
+        save_every=args.save_every, eval_interval=args.eval_interval, accumulate=num_parts(args), amp=args.amp,
         ema_decay=args.ema, channels_last=args.channels_last, compile=args.compile,
     )  # fmt: skip
 
@@ -144,7 +154,8 @@ def describe(args: argparse.Namespace, model: DeepLab, loader, config: dict, dev
         args.backbone, model.num_classes, output_stride=args.out_stride, head=args.head, width=args.width,
         wide_tap=args.wide_tap, size=(height, width),
     )  # fmt: skip
-    parts = f"{world_size()} processes x {args.accumulate} parts" if world_size() * args.accumulate > 1 else "one part"
+    count = num_parts(args)
+    parts = f"{world_size()} processes x {count} parts" if world_size() * count > 1 else "one part"
     rate = f"{args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head"
     say(
         f"{args.backbone}, {args.head} head, stride {args.out_stride}: {parameters:,} parameters, "

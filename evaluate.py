@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = options.Parser(
         prog="evaluate.py", description="Score a checkpoint.", formatter_class=options.DefaultsFormatter
     )
     options.add_source_flags(parser, checkpoint_help="of a training run, or any weights that docs/weights.md names")

@@ -7,10 +7,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from dataloaders import DATASETS
 from engine import AMP_TYPES
-from errors import UserError
+from errors import RunFailed, UserError
 from modeling import BACKBONES, HEADS
 from utils.device import DEVICES
 from utils.distributed import say
@@ -36,6 +37,14 @@ OF_THIS_CALL = (
     "device", "workers", "run_dir", "checkname", "resume", "ft", "weights_from", "max_steps", "no_val", "compile",
 )  # fmt: skip
 
+# Flags of the known implementation, and what to do instead
+GONE = {
+    "--gpu-ids": "choose GPUs by CUDA_VISIBLE_DEVICES=0,1 and start a process for each: torchrun --nproc-per-node 2",
+    "--no-cuda": "give --device cpu",
+    "--start_epoch": "--resume FILE goes on where the checkpoint is",
+    "--test-batch-size": "validation takes one picture at a time, since sizes differ: leave it out",
+}
+
 
 class DefaultsFormatter(argparse.HelpFormatter):
     """Shows the default of a flag that has one and does not tell it itself."""
@@ -47,15 +56,29 @@ class DefaultsFormatter(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as all other bad input is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+class Gone(argparse.Action):
+    """A flag of the known implementation that is no more: `const` says what replaces it."""
+
+    def __call__(self, parser, _namespace, _values, option_string=None) -> NoReturn:
+        parser.error(f"{option_string} is gone: {self.const}")
+
+
 def train_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description="Train DeepLabV3+.", formatter_class=DefaultsFormatter
-    )
+    parser = Parser(prog="train.py", description="Train DeepLabV3+.", formatter_class=DefaultsFormatter)
     add_network_flags(parser.add_argument_group("network"))
     add_data_flags(parser.add_argument_group("data"))
     add_training_flags(parser.add_argument_group("training"))
     add_speed_flags(parser.add_argument_group("where and how fast"))
     add_run_flags(parser.add_argument_group("runs"))
+    for name, instead in GONE.items():
+        parser.add_argument(name, action=Gone, nargs="*", const=instead, dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -171,6 +194,11 @@ def add_data_flags(group, *, dataset_default: str | None = "pascal") -> None:
     )
     group.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
     group.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="go on without pictures that cannot be decoded, and list them in the run folder (default: stop there)",
+    )
+    group.add_argument(
         "--base-size",
         type=positive_int,
         metavar="N",
@@ -195,9 +223,9 @@ def add_training_flags(group) -> None:
     group.add_argument(
         "--accumulate",
         type=positive_int,
-        default=1,
         metavar="N",
-        help="parts to compute a batch in: less memory, same gradient but for batch norm",
+        help="parts to compute a batch in: less memory, same gradient but for batch norm (default: 1; 2 in one process "
+        "on the CPU with --freeze-bn, which gives the very sums of two processes)",
     )
     group.add_argument("--lr", type=positive, help=by_dataset("lr", "initial learning rate of the backbone"))
     group.add_argument(
@@ -418,12 +446,18 @@ def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """The exit status of a command script: 2 and one line for what the user can fix, 130 for Ctrl-C."""
+    """The exit status of a command script: 2 and one line for what the user can fix, 1 and one line for a run that
+    cannot go on, 130 for Ctrl-C.
+    """
+    rank = os.environ.get("RANK", "0")
+    prefix = "error: " if rank == "0" else f"rank {rank}: error: "
     try:
         return command()
     except UserError as error:
-        rank = os.environ.get("RANK", "0")
-        print(f"{'' if rank == '0' else f'rank {rank}: '}error: {error.line()}", file=sys.stderr)
+        print(f"{prefix}{error.line()}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"{prefix}{error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import options
 from dataloaders import class_names
-from dataloaders.base import decode, palette_image
+from dataloaders.pairs import decode
+from dataloaders.palettes import palette_image
 from dataloaders.samples import init_worker
 from dataloaders.voc import PICTURE_ENDINGS
 from errors import UserError

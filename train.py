@@ -20,10 +20,13 @@ from utils.device import make_deterministic, select_device
 from utils.distributed import is_main_process, process_group, say, share
 from utils.environment import describe_environment
 from utils.metrics import table
-from utils.run_folder import RunFolder, newest_checkpoint
+from utils.preemption import no_save_signal
+from utils.run_folder import RunFolder, newest_checkpoints
 from utils.seeding import seed_everything
 
 __all__ = ["Trainer", "main"]
+
+RUN_KEYS = ("state_dict", "optimizer", "epoch", "step", "config", "classes")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace, given: set[str]) -> int:
     device = select_device(args.device)
-    with process_group(device):
+    with no_save_signal(), process_group(device):
         state = find_checkpoint(args, given)
         if args.deterministic:
             make_deterministic()
@@ -52,7 +55,7 @@ def train(args: argparse.Namespace, given: set[str]) -> int:
             palette=train_set.palette, device=device, extra={"config": config},
         )  # fmt: skip
         if state and not args.ft:
-            trainer.resume(state)
+            take_up(trainer, state, args.resume)
         return finish(trainer, config)
 
 
@@ -70,16 +73,45 @@ def find_checkpoint(args: argparse.Namespace, given: set[str]) -> dict | None:
         options.take_network(args, given, zoo.released(args.weights_from).network)
     options.fill_defaults(args)
     if args.resume == "auto":
-        args.resume = share(str(newest_checkpoint(runs_folder(args)) or "")) or None
+        args.resume = share(newest_run(runs_folder(args)) if is_main_process() else None)
         say(f"resuming {args.resume}" if args.resume else "nothing to resume: a fresh start")
     if args.resume is None:
         args.ft = args.weights_from is not None
         return read_source(zoo.get(zoo.released(args.weights_from).url)) if args.ft else None
-    state = read_checkpoint(args.resume)
-    if not {"state_dict", "optimizer", "epoch", "step", "config"} <= set(state):
-        raise UserError(f"{args.resume} holds weights but no run to go on with: add --ft to start from the weights")
+    state = read_run(args.resume)
     options.keep_from_checkpoint(args, given, state["config"])
     return state
+
+
+def read_run(path: str) -> dict:
+    """A checkpoint to go on from. Raises UserError where it is none."""
+    state = read_checkpoint(path)
+    if not set(RUN_KEYS) <= set(state) or not isinstance(state["config"], dict):
+        raise UserError(f"{path} holds weights but no run to go on with: add --ft to start from the weights")
+    return state
+
+
+def newest_run(runs: Path) -> str | None:
+    """The newest checkpoint that can be gone on from; says which newer ones are passed over, and why."""
+    for path in newest_checkpoints(runs):
+        try:
+            read_run(str(path))
+        except UserError as error:
+            say(f"passing over {error.line()}")
+        else:
+            return str(path)
+    return None
+
+
+def take_up(trainer: Trainer, state: dict, source: str) -> None:
+    try:
+        trainer.resume(state)
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        what = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{source} does not fit the run it says it is of ({type(error).__name__}: {what}): "
+            "give another checkpoint, or add --ft to start a new run from its weights"
+        ) from error
 
 
 def runs_folder(args: argparse.Namespace) -> Path:
@@ -94,7 +126,7 @@ def open_run(args: argparse.Namespace, state: dict | None) -> RunFolder:
 
 
 def finish(trainer: Trainer, config: dict) -> int:
-    if trainer.is_finished and not trainer.is_epoch_complete():
+    if trainer.is_finished:
         say(f"{trainer.run.path} is finished at step {trainer.step}: nothing to do")
         return 0
     if is_main_process():
@@ -106,6 +138,8 @@ def finish(trainer: Trainer, config: dict) -> int:
     if trainer.scores:
         say(f"{table(trainer.scores)}\nprotocol whole, stride {trainer.model.output_stride}")
         say(f"best val mIoU {100 * trainer.best_pred:.2f}; {trainer.run.best}\nsheet {trainer.run.sheet}")
+    if trainer.broken.times:
+        say(f"{trainer.broken}; {trainer.run.broken}")
     return 0
 
 

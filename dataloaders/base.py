@@ -6,22 +6,14 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from dataloaders.pairs import Pair, check_values, open_label, open_picture, turn_upright
+from dataloaders.palettes import palette_image
 from errors import UserError
 from utils.losses import IGNORE_INDEX
 
-ORIENTATION_TAG = 0x0112
-# EXIF orientation -> how to turn the stored picture upright
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+__all__ = ["IGNORE_INDEX", "PictureSet"]
 
 
 class PictureSet(ABC):
@@ -58,23 +50,32 @@ class PictureSet(ABC):
 
     def read(self, index: int) -> tuple[Image.Image, Image.Image]:
         """(RGB picture, one-channel label), upright and of one size. Raises UserError naming the file at fault."""
-        path = self.picture_path(index)
-        picture, turn = open_picture(path)
-        if not self.has_labels:
-            return upright(picture, turn), Image.new("L", upright(picture, turn).size, IGNORE_INDEX)
-        label = self.open_label(index)
-        if index not in self.checked:  # once a process: it costs a tenth of the decoding
-            check_label(label, len(self.classes), self.describe_label(index))
-            self.checked.add(index)
-        if turn is not None:
-            label = label.transpose(turn) if label.size == picture.size else label
-            picture = picture.transpose(turn)
-        if label.size != picture.size:
-            raise UserError(
-                f"{self.describe_label(index)} is {label.width}x{label.height} but its picture {path} is "
-                f"{picture.width}x{picture.height}: both must have one size"
-            )
+        picture, label, problems = self.examine(index)
+        if problems:
+            raise problems[0]
         return picture, label
+
+    def examine(self, index: int) -> Pair:
+        """The same, with all that is wrong about the two."""
+        problems, picture, turn, label = [], None, None, None
+        path, source = self.picture_path(index), self.describe_label(index)
+        try:
+            picture, turn = open_picture(path)
+        except UserError as error:
+            problems.append(error)
+        try:
+            label = self.open_label(index) if self.has_labels else blank_label(picture)
+            if label is not None and index not in self.checked:  # once a process: it costs a tenth of the decoding
+                check_values(label, len(self.classes), source)
+                self.checked.add(index)
+        except UserError as error:
+            problems.append(error)
+        if picture is not None and label is not None:
+            try:
+                picture, label = turn_upright(picture, label, turn, path=path, source=source)
+            except UserError as error:
+                problems.append(error)
+        return Pair(picture, label, problems)
 
     def labels_hold_void(self) -> bool:
         """Whether any label of the split has a pixel of 255."""
@@ -88,73 +89,5 @@ class PictureSet(ABC):
         return str(self.label_path(index))
 
 
-def upright(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return picture if turn is None else picture.transpose(turn)
-
-
-def palette_image(label: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
-    """Class numbers uint8 [H, W] as a palette PNG's content; what is no class is white."""
-    image = Image.fromarray(label)
-    colours = [*palette, *[(255, 255, 255)] * (256 - len(palette))]
-    image.putpalette([channel for colour in colours for channel in colour])
-    return image
-
-
-def open_picture(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
-    """(RGB picture as stored, the turn that makes it upright or None)."""
-    picture = decode(path)
-    turn = TURNS.get(picture.getexif().get(ORIENTATION_TAG))
-    return (picture if picture.mode == "RGB" else picture.convert("RGB")), turn
-
-
-def open_label(path: Path) -> Image.Image:
-    """Class numbers of a grey or palette PNG, mode L or P (both resample as numbers)."""
-    label = decode(path)
-    if label.mode == "1":
-        return label.convert("L").point(lambda value: value // 255)
-    if label.mode not in ("L", "P"):
-        raise UserError(
-            f"{path} is a {label.mode} picture: a label has one 8-bit channel of class numbers (grey or palette PNG)"
-        )
-    return label
-
-
-def decode(path: Path) -> Image.Image:
-    try:
-        picture = Image.open(path)
-        picture.load()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: add it, or take its id out of the split file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}): replace it") from error
-    return picture
-
-
-def check_label(label: Image.Image, num_classes: int, source: str) -> None:
-    """Raise UserError where a value is neither a class nor 255."""
-    counts = label.histogram()
-    strange = [value for value in range(num_classes, IGNORE_INDEX) if counts[value]]
-    if strange:
-        shown = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
-        raise UserError(
-            f"{source} holds {shown}, outside the {num_classes} classes 0..{num_classes - 1} (255: ignored): "
-            "correct the label or add the classes"
-        )
-
-
-def require_folder(folder: Path, dataset: str, wanted: str) -> Path:
-    if not folder.is_dir():
-        raise UserError(
-            f"{dataset}: no folder {folder} (looked for {wanted}): give --data-root DIR, "
-            f"set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py"
-        )
-    return folder
-
-
-def read_lines(path: Path) -> list[str]:
-    """The non-blank lines of a text file, stripped."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: it lists the ids of the split, one a line") from None
-    return [line.strip() for line in lines if line.strip()]
+def blank_label(picture: Image.Image | None) -> Image.Image | None:
+    return picture and Image.new("L", picture.size, IGNORE_INDEX)

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloaders.base import IGNORE_INDEX, PictureSet, open_label, require_folder
+from dataloaders.base import IGNORE_INDEX, PictureSet
+from dataloaders.layout import Names, Report, match_files, refuse, require_folder
+from dataloaders.pairs import open_label
 from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from errors import UserError
 
@@ -21,21 +23,21 @@ class Cityscapes(PictureSet):
     The split test may be without labels.
     """
 
-    def __init__(self, root: Path, split: str):
+    def __init__(self, root: Path, split: str, *, report: Report = refuse):
         self.name, self.classes, self.palette = "cityscapes", CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
         pictures = require_folder(root / "leftImg8bit" / split, "cityscapes", "leftImg8bit/ and gtFine/")
-        self.pictures = sorted(pictures.glob(f"*/*{PICTURE_END}"))
-        if not self.pictures:
+        found = by_town_and_id(pictures, PICTURE_END)
+        if not found:
             raise UserError(f"{pictures} holds no <city>/*{PICTURE_END}: unpack leftImg8bit_trainvaltest.zip there")
-        self.ids = [path.name.removesuffix(PICTURE_END) for path in self.pictures]
-        labels = root / "gtFine" / split
-        self.labels = [
-            labels / path.parent.name / f"{key}{LABEL_END}" for path, key in zip(self.pictures, self.ids, strict=True)
-        ]
-        missing = [path for path in self.labels if not path.is_file()]
-        self.has_labels = split != "test" or len(missing) < len(self.labels)
-        if self.has_labels and missing:
-            raise UserError(f"{missing[0]} is missing ({len(missing)} labels are): unpack gtFine_trainvaltest.zip")
+        folder = root / "gtFine" / split
+        if split != "test":
+            require_folder(folder, "cityscapes", "leftImg8bit/ and gtFine/")
+        labels = by_town_and_id(folder, LABEL_END)
+        self.has_labels = split != "test" or any(key in labels for key in found)
+        names = Names(str(pictures), str(pictures), f"{folder}/{{}}{LABEL_END}", "unpack gtFine_trainvaltest.zip")
+        keys = match_files(list(found), found, labels if self.has_labels else found, names=names, report=report)
+        self.ids = [key.split("/")[1] for key in keys]
+        self.pictures, self.labels = [found[key] for key in keys], [labels.get(key) for key in keys]
 
     def picture_path(self, index: int) -> Path:
         return self.pictures[index]
@@ -49,3 +51,10 @@ class Cityscapes(PictureSet):
     def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
         """For the Cityscapes server: one channel of labelIds."""
         return Path(f"{key}_labelIds.png"), Image.fromarray(np.array(LABEL_IDS, np.uint8)[prediction])
+
+
+def by_town_and_id(folder: Path, ending: str) -> dict[str, Path]:
+    """<town>/<id> -> file, in order."""
+    return {
+        f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in sorted(folder.glob(f"*/*{ending}"))
+    }

@@ -1,17 +1,16 @@
 """COCO 2017 with VOC's 21 classes, drawn from the instance annotations by pycocotools."""
 
-import contextlib
 import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_tools
-from pycocotools.coco import COCO as Annotations
 from tqdm import tqdm
 
-from dataloaders.base import IGNORE_INDEX, PictureSet, require_folder
+from dataloaders.annotations import read_annotations
+from dataloaders.base import IGNORE_INDEX, PictureSet
+from dataloaders.layout import Report, hint, refuse, require_folder
 from dataloaders.palettes import VOC_CLASSES, voc_palette
 from errors import UserError
 from utils.cache import cached
@@ -28,24 +27,35 @@ class COCO(PictureSet):
     Training keeps pictures with more than 1000 pixels of the 20 classes; every other split keeps all.
     """
 
-    def __init__(self, root: Path, split: str):
+    def __init__(self, root: Path, split: str, *, report: Report = refuse):
         self.name, self.classes, self.palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
         self.annotation_file = root / "annotations" / f"instances_{split}2017.json"
         if not self.annotation_file.is_file():
             raise UserError(
                 f"coco: no file {self.annotation_file}: give --data-root DIR with annotations/ and {split}2017/, "
-                "set DEEPLAB_COCO_ROOT, or edit mypath.py"
+                f"set DEEPLAB_COCO_ROOT, or edit mypath.py{hint(self.annotation_file, 'coco')}"
             )
         folders = [root / f"{split}2017", root / "images" / f"{split}2017", root / "images"]
         self.folder = next((folder for folder in folders if folder.is_dir()), folders[0])
         require_folder(self.folder, "coco", f"{split}2017/, images/{split}2017/ or images/")
         self.digest = hashlib.sha256(self.annotation_file.read_bytes()).hexdigest()
-        self.pictures, self.objects = read_annotations(self.annotation_file)
+        self.pictures, self.objects = read_annotations(self.annotation_file, CLASS_OF, report)
         self.keys = sorted(self.pictures)
         if split == "train":
             self.keys = cached(f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels", self.keys_with_enough)
         if not self.keys:
             raise UserError(f"{self.annotation_file} leaves no picture to use: it needs objects of VOC's 20 classes")
+        there = {path.name for path in self.folder.iterdir()}
+        absent = {key for key in self.keys if Path(self.pictures[key]["file_name"]).name not in there}
+        report(
+            [
+                f"{self.folder / self.pictures[key]['file_name']} is missing, but {self.annotation_file} lists it: "
+                "unpack the pictures again"
+                for key in self.keys
+                if key in absent
+            ]
+        )
+        self.keys = [key for key in self.keys if key not in absent]
         self.ids = [Path(self.pictures[key]["file_name"]).stem for key in self.keys]
 
     def picture_path(self, index: int) -> Path:
@@ -73,7 +83,7 @@ class COCO(PictureSet):
         label = np.zeros((height, width), np.uint8)
         crowd = np.zeros((height, width), bool)
         for number, is_crowd, outline in self.objects.get(key, ()):
-            inside = decode_outline(outline, height, width)
+            inside = self.decode(outline, key, height, width)
             if is_crowd:
                 crowd |= inside
                 continue
@@ -83,17 +93,19 @@ class COCO(PictureSet):
         label[crowd] = IGNORE_INDEX
         return label
 
-
-def read_annotations(path: Path) -> tuple[dict[int, dict], dict[int, list[tuple]]]:
-    """(picture by key, (class, is crowd, outline) of its objects of the 20 classes by key)."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotations = Annotations(str(path))
-    objects: dict[int, list[tuple]] = {}
-    for entry in annotations.dataset.get("annotations", []):
-        if entry["category_id"] in CLASS_OF:
-            row = (CLASS_OF[entry["category_id"]], bool(entry.get("iscrowd")), entry["segmentation"])
-            objects.setdefault(entry["image_id"], []).append(row)
-    return annotations.imgs, objects
+    def decode(self, outline: list | dict, key: int, height: int, width: int) -> np.ndarray:
+        try:
+            inside = decode_outline(outline, height, width)
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(
+                f"{self.annotation_file} outlines nothing in image {key} ({error}): get it again"
+            ) from error
+        if inside.shape != (height, width):
+            raise UserError(
+                f"{self.annotation_file} outlines {inside.shape[1]}x{inside.shape[0]} pixels in image {key}, "
+                f"which it lists as {width}x{height}: get it again"
+            )
+        return inside
 
 
 def decode_outline(outline: list | dict, height: int, width: int) -> np.ndarray:

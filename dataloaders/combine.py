@@ -5,6 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from dataloaders.base import PictureSet
+from dataloaders.pairs import Pair
 
 
 class Union(PictureSet):
@@ -28,6 +29,10 @@ class Union(PictureSet):
     def label_path(self, index: int) -> Path:
         part, place = self.places[index]
         return part.label_path(place)
+
+    def examine(self, index: int) -> Pair:
+        part, place = self.places[index]
+        return part.examine(place)
 
     def open_label(self, index: int) -> Image.Image:
         part, place = self.places[index]

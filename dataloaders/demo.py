@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dataloaders.base import PictureSet
+from dataloaders.pairs import Pair
 from dataloaders.palettes import voc_palette
 from errors import UserError
 
@@ -40,9 +41,9 @@ class Demo(PictureSet):
     def open_label(self, index: int) -> Image.Image:
         return self.read(index)[1]
 
-    def read(self, index: int) -> tuple[Image.Image, Image.Image]:
+    def examine(self, index: int) -> Pair:
         picture, label = draw_scene(np.random.default_rng((list(SPLITS).index(self.split), index)))
-        return Image.fromarray(picture), Image.fromarray(label)
+        return Pair(Image.fromarray(picture), Image.fromarray(label), [])
 
 
 def draw_scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

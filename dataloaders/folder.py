@@ -2,37 +2,49 @@
 
 from pathlib import Path
 
-from dataloaders.base import IGNORE_INDEX, read_lines, require_folder
+from dataloaders.base import IGNORE_INDEX
+from dataloaders.layout import Report, hint, read_lines, refuse, require_folder
 from dataloaders.voc import VOCLayout
 from errors import UserError
 
 
 class Folder(VOCLayout):
-    def __init__(self, root: Path, split: str):
+    def __init__(self, root: Path, split: str, *, report: Report = refuse):
         require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
-        super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt"))
-        if len(self.classes) == 2:
-            self.check_two_classes()
+        super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt"), report=report)
+        if len(self.classes) == 2 and self.has_labels:
+            report(self.two_class_problems())
 
-    def check_two_classes(self) -> None:
-        """Raise UserError where labels are 0 and 255 throughout: ignored, the second class would be nowhere."""
+    def two_class_problems(self) -> list[str]:
+        """Labels that are 0 and 255 throughout: ignored, the second class would be nowhere."""
         has_ignored = False
         for index in range(len(self)):
-            counts = self.open_label(index).histogram()
+            try:
+                counts = self.open_label(index).histogram()
+            except UserError:  # is named when it is read
+                continue
             if counts[1]:
-                return
+                return []
             has_ignored |= counts[IGNORE_INDEX] > 0
-        if has_ignored:
-            raise UserError(
-                f"{self.labels} holds only 0 and 255, but the second class {self.classes[1]!r} is 1 "
-                "and 255 is ignored: write 1 in place of 255"
-            )
+        if not has_ignored:
+            return []
+        return [
+            f"{self.labels} holds only 0 and 255, but the second class {self.classes[1]!r} is 1 "
+            "and 255 is ignored: write 1 in place of 255"
+        ]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     if not path.is_file():
-        raise UserError(f"{path} is missing: write the class names, one a line, in the order of their numbers from 0")
+        raise UserError(
+            f"{path} is missing: write the class names, one a line, in the order of their numbers from 0"
+            f"{hint(path, 'folder')}"
+        )
     names = read_lines(path)
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise UserError(f"{path} has a blank line {names.index('') + 1}, which would shift the classes: take it out")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError(f"{path} names {repeated[0]!r} twice: one line a class")

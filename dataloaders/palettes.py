@@ -1,5 +1,8 @@
 """Class names and colours that belong to a data set's definition."""
 
+import numpy as np
+from PIL import Image
+
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -24,3 +27,11 @@ def voc_palette(num_classes: int) -> list[tuple[int, int, int]]:
 
 def _channel(number: int, first_bit: int) -> int:
     return sum(((number >> (first_bit + 3 * place)) & 1) << (7 - place) for place in range(3))
+
+
+def palette_image(label: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
+    """Class numbers uint8 [H, W] as a palette PNG's content; what is no class is white."""
+    image = Image.fromarray(label)
+    colours = [*palette, *[(255, 255, 255)] * (256 - len(palette))]
+    image.putpalette([channel for colour in colours for channel in colour])
+    return image

@@ -40,6 +40,6 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
         for step in range(self.first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            mine = batch[self.rank :: self.world]
-            for part in np.split(mine, self.accumulate):
-                yield [(self.epoch, int(index)) for index in part]
+            # The same parts whether processes or accumulation make them: then their sums are the same bits
+            for part in range(self.rank, self.world * self.accumulate, self.world):
+                yield [(self.epoch, int(index)) for index in batch[part :: self.world * self.accumulate]]

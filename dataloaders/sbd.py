@@ -4,20 +4,26 @@ from pathlib import Path
 
 from PIL import Image
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
-from dataloaders.base import PictureSet, read_lines
+from dataloaders.base import PictureSet
+from dataloaders.layout import Names, Report, files_by_id, match_files, read_ids, refuse
+from dataloaders.pairs import DECODE_ERRORS
 from dataloaders.palettes import VOC_CLASSES, voc_palette
-from errors import UserError
+from errors import BrokenPicture, UserError
 
 
 class SBD(PictureSet):
     """All that SBD labels: its train and val lists together. It has no border of 255."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, *, report: Report = refuse):
         self.name, self.classes, self.palette = "sbd", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
         self.root = find_sbd(root)
-        lists = (read_lines(self.root / f"{split}.txt") for split in ("train", "val"))
-        self.ids = list(dict.fromkeys(key for ids in lists for key in ids))
+        lists = (read_ids(self.root / f"{split}.txt") for split in ("train", "val"))
+        ids = list(dict.fromkeys(key for ids in lists for key in ids))
+        pictures, labels = files_by_id(self.root / "img", [".jpg"]), files_by_id(self.root / "cls", [".mat"])
+        names = Names("SBD's lists", str(self.root / "img"), f"{self.root / 'cls'}/{{}}.mat")
+        self.ids = match_files(ids, pictures, labels, names=names, report=report)
 
     def picture_path(self, index: int) -> Path:
         return self.root / "img" / f"{self.ids[index]}.jpg"
@@ -28,10 +34,14 @@ class SBD(PictureSet):
     def open_label(self, index: int) -> Image.Image:
         path = self.label_path(index)
         try:
-            return Image.fromarray(loadmat(path, variable_names="GTcls")["GTcls"]["Segmentation"][0, 0])
+            content = loadmat(path, variable_names="GTcls")
         except FileNotFoundError:
             raise UserError(f"{path} is missing: add it, or take its id out of SBD's lists") from None
-        except (KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        except (MatReadError, NotImplementedError, *DECODE_ERRORS) as error:
+            raise BrokenPicture(f"{path} cannot be read as a MATLAB file ({error}): replace it", path) from error
+        try:
+            return Image.fromarray(content["GTcls"]["Segmentation"][0, 0])
+        except (KeyError, ValueError, TypeError, IndexError) as error:
             raise UserError(f"{path} holds no GTcls.Segmentation ({error}): SBD's cls/ files are needed") from error
 
 

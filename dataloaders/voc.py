@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloaders.base import PictureSet, palette_image, read_lines, require_folder
-from dataloaders.palettes import VOC_CLASSES, voc_palette
+from dataloaders.base import PictureSet
+from dataloaders.layout import Names, Report, files_by_id, match_files, read_ids, refuse, require_folder
+from dataloaders.palettes import VOC_CLASSES, palette_image, voc_palette
 from errors import UserError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
@@ -20,36 +21,26 @@ class VOCLayout(PictureSet):
 
     has_void_border = None
 
-    def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...]):
+    def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...], report: Report = refuse):
         self.name, self.classes, self.palette = name, classes, voc_palette(len(classes))
         self.labels = root / "SegmentationClass"
         split_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        self.ids = read_lines(split_file)
-        if not self.ids:
-            raise UserError(f"{split_file} lists no picture: write one id a line")
-        pictures = pictures_by_id(require_folder(root / "JPEGImages", name, "JPEGImages/"))
-        missing = [key for key in self.ids if key not in pictures]
-        if missing:
-            raise UserError(
-                f"{root / 'JPEGImages'} has no picture for id {missing[0]} of {split_file} ({len(missing)} missing; "
-                f"endings {' '.join(PICTURE_ENDINGS)}): add it, or take the line out"
-            )
+        ids, folder = read_ids(split_file), require_folder(root / "JPEGImages", name, "JPEGImages/")
+        pictures = files_by_id(folder, PICTURE_ENDINGS)
+        labels = {}
+        if split != "test" or self.labels.is_dir():
+            labels = files_by_id(require_folder(self.labels, name, "SegmentationClass/ beside JPEGImages/"), [".png"])
+        self.has_labels = split != "test" or any(key in labels for key in ids)
+        names = Names(str(split_file), f"{folder} (endings {' '.join(PICTURE_ENDINGS)})", f"{self.labels}/{{}}.png")
+        self.ids = match_files(ids, pictures, labels if self.has_labels else pictures, names=names, report=report)
         self.pictures = [pictures[key] for key in self.ids]
-        absent = [key for key in self.ids if not (self.labels / f"{key}.png").is_file()]
-        self.has_labels = split != "test" or len(absent) < len(self.ids)
-        if self.has_labels:
-            require_folder(self.labels, name, "SegmentationClass/ beside JPEGImages/")
-        if self.has_labels and absent:
-            raise UserError(
-                f"{self.labels / (absent[0] + '.png')} is missing ({len(absent)} labels of {split_file} are): "
-                "add it, or take the line out"
-            )
+        self.label_files = [labels.get(key) for key in self.ids]
 
     def picture_path(self, index: int) -> Path:
         return self.pictures[index]
 
     def label_path(self, index: int) -> Path:
-        return self.labels / f"{self.ids[index]}.png"
+        return self.label_files[index]
 
 
 class VOC(VOCLayout):
@@ -57,8 +48,8 @@ class VOC(VOCLayout):
 
     has_void_border = True
 
-    def __init__(self, root: Path, split: str):
-        super().__init__(find_voc(root), split, name="pascal", classes=VOC_CLASSES)
+    def __init__(self, root: Path, split: str, *, report: Report = refuse):
+        super().__init__(find_voc(root), split, name="pascal", classes=VOC_CLASSES, report=report)
 
     def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
         """For VOC's server: comp6, segmentation trained on any data."""
@@ -69,11 +60,8 @@ def find_voc(root: Path) -> Path:
     """The folder that holds JPEGImages/: `root`, or below a devkit."""
     candidates = [root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"]
     for folder in candidates:
+        if (folder / "classes.txt").is_file():
+            raise UserError(f"{folder} has a classes.txt, so is not VOC's: give --dataset folder")
         if (folder / "JPEGImages").is_dir():
             return folder
     return require_folder(root / "JPEGImages", "pascal", "JPEGImages/ there, in VOC2012/ and in VOCdevkit/VOC2012/")
-
-
-def pictures_by_id(folder: Path) -> dict[str, Path]:
-    """id -> picture. One listing of the folder, since asking for every id and ending is slow on network disks."""
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_ENDINGS}

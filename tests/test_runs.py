@@ -14,6 +14,7 @@ from errors import UserError
 from utils.cache import cached
 from utils.checkpoint import read_checkpoint, write_atomically, write_checkpoint
 from utils.class_weights import class_weights
+from utils.patient_writer import PatientWriter
 from utils.run_folder import RunFolder, newest_checkpoint
 from utils.summaries import Board, cut_back_events, event_step, read_records
 
@@ -93,10 +94,9 @@ def test_the_log_is_cut_back_to_whole_lines_of_finished_epochs(tmp_path):
 
 
 def test_events_are_cut_back_to_the_step(tmp_path):
-    board = Board(tmp_path)
+    board = Board(tmp_path, PatientWriter())
     for step in range(1, 7):
         board.scalars({"loss": float(step), "nothing": None}, step)
-    board.close()
     (path,) = tmp_path.glob("events*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last record was written

@@ -37,6 +37,13 @@ def test_a_step_has_the_same_pictures_however_it_is_dealt(world, accumulate):
         assert sorted(key for part in parts for key in part) == sorted(batch)
 
 
+def test_processes_and_parts_are_dealt_the_same_pictures():
+    """So that one process can make the very sums of two."""
+    parts = batches(epoch=1, accumulate=2)
+    for rank in range(2):
+        assert batches(epoch=1, world=2, rank=rank) == parts[rank::2]
+
+
 def test_it_goes_on_in_the_middle_of_an_epoch():
     assert batches(epoch=3, first=2) == batches(epoch=3)[2:]
     assert batches(epoch=3, first=2, accumulate=2) == batches(epoch=3, accumulate=2)[4:]

@@ -1,11 +1,16 @@
 """The shell scripts as users call them, on small data."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from running import begin, end, wait_for
+
+from utils.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite", "--crop-size", "33", "--batch-size",
@@ -50,3 +55,53 @@ def test_setup_takes_no_python_that_lacks_the_requirements(tmp_path):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(["bash", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0 and str(bare) not in done.stdout, done.stderr
+
+
+def descendants(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        children = [int(child) for child in file.read().split()]
+    return [process for child in children for process in (child, *descendants(child))]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc to signal a whole job step")
+def test_slurm_train_is_stopped_in_time_requeued_and_goes_on(folder_root, tmp_path):
+    """Slurm's part is played by a srun and a scontrol of ours; the signals go to every process of the step."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "srun").write_text('#!/bin/bash\nshift\n"$@"\n')
+    (tools / "scontrol").write_text(
+        f'#!/bin/bash\n[ "$1" = show ] && echo localhost || echo "$@" >> {tmp_path}/asked\n'
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2",
+             "SLURM_SUBMIT_DIR": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}  # fmt: skip
+    environment = os.environ | slurm | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    flags = ["--dataset", "folder", "--data-root", folder_root, "--run-dir", tmp_path / "run", *SMALL[:-2],
+             "--device", "cpu", "--epochs", "300", "--no-val", "--batch-size", "4", "--workers", "1"]  # fmt: skip
+    command = ["bash", str(ROOT / "slurm_train.sh"), *map(str, flags)]
+
+    def checkpoint() -> Path | None:
+        return next((tmp_path / "run").rglob("checkpoint.pth.tar"), None)
+
+    def signal_step(process: subprocess.Popen, number: int) -> None:
+        for pid in descendants(process.pid)[1:]:  # the first is srun, which is no part of the step
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    process = begin(command, environment)
+    wait_for(checkpoint, process)
+    written = checkpoint().stat().st_mtime_ns
+    signal_step(process, signal.SIGUSR1)
+    wait_for(lambda: checkpoint().stat().st_mtime_ns > written, process)
+    signal_step(process, signal.SIGTERM)
+    status, out, err = end(process)
+    step = read_checkpoint(checkpoint())["step"]
+    assert status == 143 and f"stopped by signal 15 after step {step}" in out, err
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+    assert "asked for by SIGUSR1: checkpoint of step" in out
+    process = begin([*command, "--max-steps", str(step + 2)], environment)
+    status, out, err = end(process)
+    assert status == 0 and "resuming" in out, err
+    assert read_checkpoint(checkpoint())["step"] == step + 2

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from utils.checkpoint import write_atomically
+from utils.files import write_atomically
 
 
 def cache_folder() -> Path:

@@ -1,13 +1,13 @@
 """Checkpoint files: tensors and plain values only, read without executing anything, written whole or not at all."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from errors import UserError
+from utils.files import write_atomically
 
 # Released files of the known implementation hold NumPy scalars: these names, and no others, are let through
 NUMPY_SCALARS = [
@@ -23,7 +23,8 @@ def read_checkpoint(path: str | Path) -> dict:
     """What the file holds, on the CPU. Raises UserError for a missing, broken or foreign one."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no file {path}: give the path of a checkpoint or of weights")
+        what = "is a folder, not a file" if path.is_dir() else "is not there"
+        raise UserError(f"no file {path} (it {what}): give the path of a checkpoint or of weights")
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -46,25 +47,11 @@ def explain(error: Exception) -> str:
 
 def write_checkpoint(path: Path, content: dict) -> None:
     """Put `content` at `path`, where the old file stays until the new one is whole on the disk."""
+    write_atomically(path, to_bytes(content))
+
+
+def to_bytes(content: dict) -> memoryview:
+    """The content of a checkpoint file."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, buffer.getbuffer())
-
-
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Written beside, fsynced, renamed. On failure nothing is left behind."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else the rename itself may be lost with the power
-    finally:
-        os.close(folder)
+    return buffer.getbuffer()

@@ -8,6 +8,7 @@ from typing import Protocol
 from PIL import Image
 from tqdm import tqdm
 
+from errors import BrokenPicture
 from utils.cache import cached
 
 
@@ -20,23 +21,29 @@ class Labels(Protocol):
     def label_digest(self, index: int) -> bytes: ...
 
 
-def class_weights(labels: Labels) -> list[float]:
+def class_weights(labels: Labels, *, skip_broken: bool = False) -> list[float]:
     """1 / ln(1.02 + the class's share of the labelled pixels) a class (ENet, arXiv 1606.02147, section 5.2).
 
     Counted once for a given content of the labels: no crop, no padding, no dependence on any other option.
+    `skip_broken` leaves out labels that cannot be decoded, which else raise BrokenPicture.
     """
     digest = hashlib.sha256(f"{len(labels.classes)} classes".encode())
     for index in range(len(labels)):
         digest.update(labels.label_digest(index))
-    counts = cached(f"class-pixels-{labels.name}-{digest.hexdigest()[:32]}", lambda: count_pixels(labels))
+    counts = cached(f"class-pixels-{labels.name}-{digest.hexdigest()[:32]}", lambda: count_pixels(labels, skip_broken))
     total = sum(counts)
     return [1 / math.log(1.02 + count / total) for count in counts]
 
 
-def count_pixels(labels: Labels) -> list[int]:
+def count_pixels(labels: Labels, skip_broken: bool) -> list[int]:
     """Labelled pixels of each class over the whole set."""
     counts = [0] * len(labels.classes)
     for index in tqdm(range(len(labels)), desc="counting pixels a class (once)", unit="label"):
-        histogram = labels.open_label(index).histogram()
+        try:
+            histogram = labels.open_label(index).histogram()
+        except BrokenPicture:
+            if not skip_broken:
+                raise
+            continue
         counts = [count + more for count, more in zip(counts, histogram, strict=False)]
     return counts

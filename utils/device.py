@@ -18,6 +18,11 @@ def select_device(name: str) -> torch.device:
     if not available[name]:
         raise UserError(f"--device {name}: this machine or this PyTorch has none: give --device auto or cpu")
     if name == "cuda":
+        if local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local_rank()} of this machine has no GPU of its own, it has {torch.cuda.device_count()}: "
+                "give torchrun --nproc-per-node as many, or --device cpu"
+            )
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
     return torch.device(name)

@@ -13,8 +13,8 @@ import torch
 
 from errors import UserError
 from utils.cache import locked
-from utils.checkpoint import write_atomically
 from utils.distributed import say
+from utils.files import write_atomically
 from utils.progress import progress
 
 ATTEMPTS = 5

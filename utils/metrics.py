@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.checkpoint import write_atomically
 from utils.distributed import all_reduce
+from utils.files import write_atomically
 from utils.losses import IGNORE_INDEX
 
 
@@ -58,7 +58,11 @@ class ConfusionMatrix:
 
 def write_metrics(path: Path, scores: dict, **how: object) -> None:
     """The scores as JSON, after `how` they came about: at least `protocol` and `out_stride`."""
-    write_atomically(path, (json.dumps(how | scores, indent=2) + "\n").encode())
+    write_atomically(path, render_metrics(scores, **how))
+
+
+def render_metrics(scores: dict, **how: object) -> bytes:
+    return (json.dumps(how | scores, indent=2) + "\n").encode()
 
 
 def write_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:

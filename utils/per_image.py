@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.checkpoint import write_atomically
 from utils.distributed import gather
+from utils.files import write_atomically
 from utils.metrics import ConfusionMatrix
 
 COLUMNS = ("id", "miou", "accuracy", "pixels")

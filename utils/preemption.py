@@ -1,19 +1,43 @@
-"""Asked to stop: remember the signal, and let the step finish."""
+"""Asked to stop or to save: remember the signal, and let the step finish."""
 
+import contextlib
+import os
 import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import NamedTuple
+
+from utils.broken import broken_files
+
+DOUBLED_SECONDS = 1.0
+
+
+class Wishes(NamedTuple):
+    """What some process was asked for: the number of the signal to stop by, or 0; and whether to save."""
+
+    stop: int
+    save: bool
 
 
 class StopSignals:
-    """Within the block, SIGINT and SIGTERM only set `received`; a second SIGINT interrupts at once."""
+    """Within the block, SIGINT and SIGTERM only set `received`, and SIGUSR1 asks for a checkpoint.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    A second SIGINT interrupts at once. Under torchrun a process may get the same Ctrl-C twice, from the terminal or the
+    job's manager and from torchrun, which passes on what it receives: there the second counts only a second later.
+    """
+
+    STOPS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.is_save_wanted = False
+        self.first_interrupt = 0.0
 
     def __enter__(self) -> "StopSignals":
-        self.previous = {number: signal.signal(number, self.remember) for number in self.SIGNALS}
+        numbers = (*self.STOPS, signal.SIGUSR1)
+        self.previous = {number: signal.signal(number, self.remember) for number in numbers}
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -21,6 +45,75 @@ class StopSignals:
             signal.signal(number, handler)
 
     def remember(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self.is_save_wanted = True
+            return
         if number == signal.SIGINT and self.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
+            pause = DOUBLED_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+            if time.monotonic() - self.first_interrupt >= pause:
+                raise KeyboardInterrupt
+            return
+        self.received, self.first_interrupt = number, time.monotonic()
+
+    def take(self) -> list[float]:
+        """A flag a signal, to be summed over the processes. SIGUSR1's is answered by that, and taken down."""
+        flags = [*(self.received == number for number in self.STOPS), self.is_save_wanted]
+        self.is_save_wanted = False
+        return [float(flag) for flag in flags]
+
+    def read(self, sums: Sequence[float]) -> Wishes:
+        """What the summed flags of all processes ask for."""
+        stop = next((int(number) for number, count in zip(self.STOPS, sums, strict=False) if count), 0)
+        return Wishes(stop, sums[len(self.STOPS)] > 0)
+
+
+@contextlib.contextmanager
+def no_save_signal() -> Iterator[None]:
+    """While a run is being set up there is nothing to save: SIGUSR1, which would end the process, does nothing."""
+    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+class UntilStopped:
+    """The batches of `loader` until a stop signal arrives; `is_cut` tells whether some are left out.
+
+    `broken` are the files that the batches name as left out by --skip-broken.
+    """
+
+    def __init__(self, loader, signals: StopSignals):
+        self.loader, self.signals = loader, signals
+        self.is_cut, self.broken = False, []
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict]:
+        for batch in self.loader:
+            if self.signals.received:
+                self.is_cut = True
+                return
+            self.broken += broken_files([batch])
+            yield batch
+
+
+def leave_signals_to_parent() -> None:
+    """For a data worker: signals to the whole process group, job or machine leave it at work until its parent is done.
+
+    Only a SIGTERM from the parent itself ends it: that is how Python ends workers that are left over at its exit.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal: out of the group's reach, then
+        os.setpgid(0, 0)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=leave_when_parent_asks, daemon=True).start()
+
+
+def leave_when_parent_asks() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,31 +1,36 @@
 """`<run dir>/<dataset>/<checkname>/experiment_<n>/`: the files of one run."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from errors import UserError
-from utils.checkpoint import write_atomically
+from utils.files import clear_parts, write_atomically
+from utils.patient_writer import PatientWriter
 
 CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 
 class RunFolder:
-    """`config.json`, `log.jsonl` (an object an epoch), the latest and the best checkpoint, TensorBoard events, and
-    `metrics.json` and `sheet.png` of the last validation.
+    """`config.json`, `log.jsonl` (an object an epoch), the latest and the best checkpoint, TensorBoard events,
+    `metrics.json` and `sheet.png` of the last validation, and `broken.json` where pictures were skipped.
+
+    While a run trains, all but `config.json` goes through `writer`: a full disk does not end it.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.checkpoint, self.best = path / CHECKPOINT, path / BEST
         self.config, self.log = path / "config.json", path / "log.jsonl"
-        self.metrics, self.sheet = path / "metrics.json", path / "sheet.png"
+        self.metrics, self.sheet, self.broken = path / "metrics.json", path / "sheet.png", path / "broken.json"
+        self.writer = PatientWriter()
 
     @classmethod
     def create(cls, runs: Path) -> "RunFolder":
         """The next free `experiment_<n>` below `runs`, safe against other processes that create one."""
-        number = max(experiments(runs), default=-1) + 1
         try:
             runs.mkdir(parents=True, exist_ok=True)
+            number = max(experiments(runs), default=-1) + 1
             while True:
                 try:
                     (runs / f"experiment_{number}").mkdir()
@@ -36,21 +41,33 @@ class RunFolder:
             raise UserError(f"cannot make a run folder in {runs} ({error.strerror}): give another --run-dir") from error
 
     def write_config(self, config: dict) -> None:
-        write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
+        """Raises UserError where the folder cannot be written: a run must not begin there."""
+        try:
+            write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.config} ({error.strerror}): make room there, or give another --run-dir"
+            ) from error
 
     def append_log(self, row: dict) -> None:
-        with open(self.log, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.writer.append(self.log, (json.dumps(row) + "\n").encode())
 
     def cut_back(self, epoch: int) -> None:
         """Drop log lines of epochs after `epoch`, and what a killed process left half written."""
-        for part in self.path.glob(".*.part"):
-            part.unlink()
+        clear_parts(self.path)
         if self.log.is_file():
-            # A killed process may leave half a line behind the last whole one
-            lines = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["epoch"] <= epoch]
-            write_atomically(self.log, "".join(kept).encode())
+            content = self.log.read_bytes()
+            kept = b"".join(line for line in content.splitlines(keepends=True) if is_logged(line, epoch))
+            if kept != content:
+                write_atomically(self.log, kept)
+
+
+def is_logged(line: bytes, epoch: int) -> bool:
+    """A whole line of an epoch up to `epoch`: a process or machine that went down may leave half of one."""
+    try:
+        return line.endswith(b"\n") and json.loads(line)["epoch"] <= epoch
+    except ValueError:
+        return False
 
 
 def experiments(runs: Path) -> list[int]:
@@ -60,6 +77,14 @@ def experiments(runs: Path) -> list[int]:
 
 def newest_checkpoint(runs: Path) -> Path | None:
     """The last written checkpoint of the runs below `runs`; of two written at once, the later run's."""
+    return next(newest_checkpoints(runs), None)
+
+
+def newest_checkpoints(runs: Path) -> Iterator[Path]:
+    """Where to go on, the last written first; after each latest checkpoint the best one of its run."""
     files = [(runs / f"experiment_{number}" / CHECKPOINT, number) for number in experiments(runs)]
     found = [(path.stat().st_mtime_ns, number, path) for path, number in files if path.is_file()]
-    return max(found)[2] if found else None
+    for _, _, path in sorted(found, reverse=True):
+        yield path
+        if (best := path.with_name(BEST)).is_file():
+            yield best

@@ -1,5 +1,6 @@
 """Pictures for people: labels in colour, and sheets of input | truth | prediction."""
 
+import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -56,6 +57,12 @@ def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette,
     whole.paste(Image.fromarray(body), (0, 0))
     whole.paste(footer, (0, body.shape[0]))
     return whole
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return buffer.getvalue()
 
 
 def overlay(

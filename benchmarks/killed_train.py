@@ -1,0 +1,79 @@
+"""train.py that kills itself, as SIGKILL does, when it passes a place for the n-th time. For benchmarks.kill_resume.
+
+python -m benchmarks.killed_train validation:30 --dataset demo ...
+"""
+
+import functools
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable, Sequence
+
+import train
+import utils.files
+from engine import Trainer
+from utils.metrics import ConfusionMatrix
+from utils.patient_writer import PatientWriter
+from utils.run_folder import RunFolder
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_half_written(descriptor: int) -> None:
+    """Leave half of a file's bytes behind, as a kill in the middle of writing does."""
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+    die()
+
+
+def is_file(descriptor: int) -> bool:
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+# Where a run may die: owner and name of the function that passes there, what to do then, which calls count, and whether
+# it dies before the function or after it
+PLACES: dict[str, tuple] = {
+    "step": (Trainer, "after_step", lambda *_: die(), lambda *_: True, True),
+    "write": (utils.files.os, "fsync", die_half_written, is_file, True),
+    "rename": (utils.files.os, "replace", lambda *_: die(), lambda *_: True, False),
+    "log": (PatientWriter, "append", lambda *_: die(), lambda *_: True, False),
+    "validation": (ConfusionMatrix, "update", lambda *_: die(), lambda *_: True, True),
+    "resume": (RunFolder, "cut_back", lambda *_: die(), lambda *_: True, False),
+}
+
+
+def arm(place: str, count: int) -> None:
+    """Let the process die at the `count`-th passage of `place`."""
+    owner, name, end, counts, is_before = PLACES[place]
+    setattr(owner, name, counted(getattr(owner, name), count, end, counts, is_before))
+
+
+def counted(function: Callable, count: int, end: Callable, counts: Callable, is_before: bool) -> Callable:
+    passed = 0
+
+    @functools.wraps(function)
+    def wrapper(*arguments, **named):
+        nonlocal passed
+        passed += bool(counts(*arguments))
+        is_last = passed == count
+        if is_last and is_before:
+            end(*arguments)
+        result = function(*arguments, **named)
+        if is_last:
+            end(*arguments)
+        return result
+
+    return wrapper
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    moment, *flags = sys.argv[1:] if argv is None else argv
+    place, count = moment.split(":")
+    arm(place, int(count))
+    return train.main(flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Read every picture and label of a data set, and say all that would stop or spoil a training run.
+
+    python -m dataloaders.check --dataset folder --data-root DIR [--split train val] [--json FILE]
+
+Prints the problems, how often each class occurs, the sizes, and the pictures that are wholly ignored. Exits 2 where
+there is a problem.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from torch.utils.data import DataLoader, Dataset
+
+from dataloaders import DATASETS, build_dataset
+from dataloaders.base import IGNORE_INDEX, PictureSet
+from dataloaders.samples import init_worker
+from errors import UserError
+from utils.files import write_atomically
+from utils.progress import progress
+
+
+@dataclass
+class SplitReport:
+    """What was found in one split. `problems` stop or spoil a run; `notes` are worth a look."""
+
+    split: str
+    pictures: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> pixels, pictures
+    ignored_pixels: int = 0
+    wholly_ignored: list[str] = field(default_factory=list)  # ids
+    sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> pictures, the most frequent first
+
+
+class Examined(Dataset):
+    """What `PictureSet.examine` finds, as plain values."""
+
+    def __init__(self, pictures: PictureSet):
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict:
+        picture, label, problems = self.pictures.examine(index)
+        return {
+            "problems": [problem.line() for problem in problems],
+            "counts": None if label is None else label.histogram()[:256],
+            "size": None if picture is None else f"{picture.width}x{picture.height}",
+        }
+
+
+def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
+    """Layout, then every pair; `roots` are those of `build_dataset`."""
+    report = SplitReport(split)
+    try:
+        pictures = build_dataset(name, split, report=report.problems.extend, **roots)
+    except UserError as error:
+        report.problems.append(error.line())
+        return report
+    report.pictures = len(pictures)
+    report.classes = {key: {"pixels": 0, "pictures": 0} for key in pictures.classes}
+    loader = DataLoader(
+        Examined(pictures), batch_size=None, num_workers=workers, worker_init_fn=init_worker, collate_fn=unchanged
+    )
+    bar = progress(f"checking {split}", 0, len(pictures), iterable=loader, unit="picture")
+    for key, found in zip(pictures.ids, bar, strict=True):
+        add(report, key, found)
+    conclude(report, pictures.ids)
+    return report
+
+
+def unchanged(found: dict) -> dict:
+    return found
+
+
+def add(report: SplitReport, key: str, found: dict) -> None:
+    """Count one picture."""
+    report.problems += found["problems"]
+    if found["size"]:
+        report.sizes[found["size"]] = report.sizes.get(found["size"], 0) + 1
+    if found["counts"] is None:
+        return
+    counts = found["counts"]
+    for entry, pixels in zip(report.classes.values(), counts, strict=False):
+        entry["pixels"] += pixels
+        entry["pictures"] += pixels > 0
+    report.ignored_pixels += counts[IGNORE_INDEX]
+    if counts[IGNORE_INDEX] == sum(counts):
+        report.wholly_ignored.append(key)
+
+
+def conclude(report: SplitReport, ids: Sequence[str]) -> None:
+    """What only the whole split shows."""
+    report.sizes = dict(sorted(report.sizes.items(), key=lambda entry: -entry[1]))
+    if ids and len(report.wholly_ignored) == len(ids):
+        report.problems.append(f"{report.split}: every label is 255 throughout, so nothing can be learnt or scored")
+    elif report.wholly_ignored:
+        report.notes.append(
+            f"{len(report.wholly_ignored)} pictures are wholly ignored (255): {few(report.wholly_ignored)}"
+        )
+    if twice := [key for key, count in Counter(ids).items() if count > 1]:
+        report.notes.append(f"{len(twice)} ids are listed more than once: {few(twice)}")
+    if absent := [name for name, entry in report.classes.items() if not entry["pixels"]]:
+        report.notes.append(f"{len(absent)} classes occur nowhere: {few(absent)}")
+
+
+def few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def describe(report: SplitReport) -> str:
+    """The report as text."""
+    lines = [f"{report.split}: {report.pictures} pictures, {len(report.problems)} problems"]
+    lines += [f"  problem: {problem}" for problem in report.problems]
+    lines += [f"  note: {note}" for note in report.notes]
+    if report.sizes:
+        sizes = [f"{size} ({count})" for size, count in report.sizes.items()]
+        lines.append(f"  {len(sizes)} sizes: {few(sizes)}")
+    if report.classes:
+        lines += [f"  {line}" for line in histogram(report)]
+    return "\n".join(lines)
+
+
+def histogram(report: SplitReport) -> list[str]:
+    """A line a class: name, pixels, their share, pictures."""
+    total = max(1, report.ignored_pixels + sum(entry["pixels"] for entry in report.classes.values()))
+    width = max(map(len, [*report.classes, "(ignored)"]))
+    rows = [(name, entry["pixels"], f"{entry['pictures']:,}") for name, entry in report.classes.items()]
+    rows.append(("(ignored)", report.ignored_pixels, ""))
+    return [f"{'class':<{width}} {'pixels':>15} {'share':>7} {'pictures':>9}"] + [
+        f"{name:<{width}} {pixels:>15,} {100 * pixels / total:>6.2f}% {pictures:>9}" for name, pixels, pictures in rows
+    ]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dataloaders.check", description="Check a data set.")
+    parser.add_argument("--dataset", choices=DATASETS, required=True)
+    parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
+    parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's pictures in train")
+    parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
+    parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read (0: none)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    return parser
+
+
+def check(args: argparse.Namespace) -> int:
+    roots = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
+    reports = [check_split(args.dataset, split, workers=max(0, args.workers), **roots) for split in args.split]
+    print("\n\n".join(map(describe, reports)))
+    if args.json:
+        content = {"dataset": args.dataset, "splits": {report.split: asdict(report) for report in reports}}
+        try:
+            write_atomically(args.json, (json.dumps(content, indent=2) + "\n").encode())
+        except OSError as error:
+            raise UserError(f"cannot write {args.json} ({error.strerror}): give another --json") from error
+    count = sum(len(report.problems) for report in reports)
+    if count:
+        raise UserError(f"{args.dataset}: {count} problems would stop or spoil a training run: correct them first")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return check(make_parser().parse_args(argv))
+    except UserError as error:
+        print(f"error: {error.line()}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The checker: all mistakes at once, and counts that equal an independent count."""
+
+import json
+
+import numpy as np
+from conftest import save_label
+from PIL import Image
+
+from dataloaders import check
+
+
+def problems(out: str) -> list[str]:
+    return [line.removeprefix("  problem: ") for line in out.splitlines() if line.startswith("  problem: ")]
+
+
+def test_all_mistakes_are_listed_at_once_in_parallel(folder_root, tmp_path, capsys):
+    pictures, labels = folder_root / "JPEGImages", folder_root / "SegmentationClass"
+    (pictures / "t.0.jpg").unlink()
+    (labels / "t.1.png").unlink()
+    (pictures / "t.2.jpg").write_bytes((pictures / "t.2.jpg").read_bytes()[:300])
+    save_label(np.full((36, 48), 9, np.uint8), labels / "t.2.png")  # two mistakes in one pair
+    Image.new("RGB", (48, 36)).save(labels / "t.3.png")
+    save_label(np.zeros((9, 9), np.uint8), labels / "t.4.png")
+    (folder_root / "ImageSets/Segmentation/val.txt").unlink()
+    flags = ["--dataset", "folder", "--data-root", str(folder_root)]
+    found = []
+    for workers in ("0", "2"):
+        assert check.main([*flags, "--workers", workers, "--json", str(tmp_path / "report.json")]) == 2
+        out, err = capsys.readouterr()
+        found.append(problems(out))
+        assert err.strip().splitlines()[-1].startswith("error: folder: 7 problems")
+    assert found[0] == found[1]
+    wanted = ["no picture for id t.0", "t.1.png is missing", "t.2.jpg cannot be read", "t.2.png holds 9",
+              "t.3.png is a RGB", "t.4.png is 9x9", "val.txt is missing"]  # fmt: skip
+    for said, problem in zip(wanted, found[0], strict=True):
+        assert said in problem
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["dataset"] == "folder" and report["splits"]["train"]["problems"] == found[0][:-1]
+
+
+def test_counts_equal_an_independent_count(folder_root, tmp_path, capsys):
+    save_label(np.full((36, 48), 255, np.uint8), folder_root / "SegmentationClass/t.5.png")
+    Image.new("RGB", (30, 20)).save(folder_root / "JPEGImages/t.4.jpg")
+    save_label(np.ones((20, 30), np.uint8), folder_root / "SegmentationClass/t.4.png")
+    flags = ["--dataset", "folder", "--data-root", str(folder_root), "--split", "train", "--workers", "2"]
+    assert check.main([*flags, "--json", str(tmp_path / "report.json")]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())["splits"]["train"]
+    labels = [np.asarray(Image.open(folder_root / f"SegmentationClass/t.{n}.png")) for n in range(6)]
+    for number, name in enumerate(("ground", "wall", "sky")):
+        assert report["classes"][name]["pixels"] == sum((label == number).sum() for label in labels)
+        assert report["classes"][name]["pictures"] == sum((label == number).any() for label in labels)
+    assert report["ignored_pixels"] == sum((label == 255).sum() for label in labels)
+    assert report["wholly_ignored"] == ["t.5"] and report["sizes"] == {"48x36": 5, "30x20": 1}
+    out = capsys.readouterr().out
+    assert "1 pictures are wholly ignored (255): t.5" in out and "2 sizes: 48x36 (5), 30x20 (1)" in out
+
+
+def test_a_split_of_which_nothing_is_labelled_would_spoil_a_run(folder_root, capsys):
+    for path in (folder_root / "SegmentationClass").glob("v*"):
+        save_label(np.full((36, 48), 255, np.uint8), path)
+    flags = ["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0"]
+    assert check.main(flags) == 2
+    assert "val: every label is 255 throughout" in problems(capsys.readouterr().out)[0]
+
+
+def test_a_report_that_cannot_be_written_is_one_line(folder_root, capsys):
+    flags = ["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0", "--split", "val"]
+    assert check.main([*flags, "--json", "/dev/null/x.json"]) == 2
+    assert "error: cannot write /dev/null/x.json" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_other_data_sets_are_checked_too(voc_root, sbd_root, cityscapes_root, coco_root, capsys):
+    for name, root, more in [
+        ("pascal", voc_root, ["--use-sbd", "--sbd-root", str(sbd_root)]), ("cityscapes", cityscapes_root, []),
+        ("coco", coco_root, []), ("demo", voc_root, []),
+    ]:  # fmt: skip
+        split = "val" if name == "demo" else "train"
+        assert check.main(["--dataset", name, "--data-root", str(root), "--split", split, "--workers", "0", *more]) == 0
+    assert "train: 8 pictures, 0 problems" in capsys.readouterr().out
