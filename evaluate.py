@@ -13,9 +13,11 @@ from pathlib import Path
 import torch
 
 import options
+import scoring_options
 from dataloaders import PictureSet, build_dataset, whole_loader
 from dataloaders.transforms import CentreCrop, whole_picture
 from errors import UserError
+from flag_types import positive, positive_int
 from trained import Trained, load_trained
 from utils.boundaries import BoundaryIoU, Trimap
 from utils.device import select_device
@@ -40,12 +42,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser = options.Parser(
         prog="evaluate.py", description="Score a checkpoint.", formatter_class=options.DefaultsFormatter
     )
-    options.add_source_flags(parser, checkpoint_help="of a training run, or any weights that docs/weights.md names")
+    scoring_options.add_source_flags(
+        parser, checkpoint_help="of a training run, or any weights that docs/weights.md names"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--dataset", choices=options.DATASETS, help="which data (default: what it was trained on)")
     data.add_argument("--data-root", metavar="DIR", help="its folder, before DEEPLAB_<DATASET>_ROOT and mypath.py")
     data.add_argument("--split", default="val", help="train, val, ...; test may be without labels")
-    options.add_inference_flags(
+    scoring_options.add_inference_flags(
         parser,
         protocols=PROTOCOLS,
         protocol_help="whole pictures in one pass; short side to --crop-size and its centre crop, label alike, as the "
@@ -53,11 +57,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     scores = parser.add_argument_group("further scores")
     scores.add_argument(
-        "--trimap", type=options.positive_int, nargs="+", metavar="PIXELS",
+        "--trimap", type=positive_int, nargs="+", metavar="PIXELS",
         help="mIoU in bands of these widths around the void border (VOC), else around class borders",
     )  # fmt: skip
     scores.add_argument(
-        "--boundary", type=options.positive, nargs="?", const=0.02, metavar="RATIO",
+        "--boundary", type=positive, nargs="?", const=0.02, metavar="RATIO",
         help="boundary IoU within this share of the diagonal (alone: 0.02)",
     )  # fmt: skip
     results = parser.add_argument_group("results")
@@ -73,7 +77,7 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
     device = select_device(args.device)
     with process_group(device):
         trained = load_trained(
-            args.checkpoint, weights_from=args.weights_from, network=options.network_flags(args, given),
+            args.checkpoint, weights_from=args.weights_from, network=scoring_options.network_flags(args, given),
             out_stride=args.out_stride,
         )  # fmt: skip
         pictures = open_pictures(args, trained)
@@ -126,7 +130,7 @@ def open_pictures(args: argparse.Namespace, trained: Trained) -> PictureSet:
 def describe(args: argparse.Namespace, trained: Trained, pictures: PictureSet) -> dict:
     """How the scores come about: the protocol with all that it depends on, for every output."""
     how = {"protocol": args.protocol, "out_stride": trained.model.output_stride}
-    how |= {"scales": args.scales, "flip": args.flip} | options.windows(args, trained.config.get("crop_size"))
+    how |= {"scales": args.scales, "flip": args.flip} | scoring_options.windows(args, trained.config.get("crop_size"))
     how |= {"dataset": pictures.name, "split": args.split, "pictures": len(pictures), "checkpoint": trained.source}
     if args.protocol == "center-crop" and how["crop_size"][0] != how["crop_size"][1]:
         raise UserError(f"--crop-size {how['crop_size']}: the centre crop is square, give N")

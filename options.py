@@ -12,6 +12,7 @@ from typing import NoReturn
 from dataloaders import DATASETS
 from engine import AMP_TYPES
 from errors import RunFailed, UserError
+from flag_types import non_negative, non_negative_int, positive, positive_int, share_of_one, two_sides
 from modeling import BACKBONES, HEADS
 from utils.device import DEVICES
 from utils.distributed import say
@@ -122,65 +123,6 @@ def add_shape_flags(group, *, head: str | None = None) -> None:
         action="store_true",
         help="mobilenet: the decoder takes 144 low-level channels as the official code does, not 24",
     )
-
-
-def add_source_flags(parser: argparse.ArgumentParser, *, checkpoint_help: str) -> None:
-    """Which trained network: a checkpoint that says itself what it is of, or other weights and flags that say it."""
-    source = parser.add_argument_group("the network").add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", metavar="FILE", help=checkpoint_help)
-    source.add_argument("--weights-from", metavar="NAME", help="a released network: docs/weights.md")
-    group = parser.add_argument_group("what weights without our settings are of")
-    group.add_argument("--backbone", choices=BACKBONES, help="needed for them")
-    add_shape_flags(group)
-    group.add_argument("--num-classes", type=positive_int, metavar="K", help="(default: as many as the weights have)")
-    parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
-
-
-def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[str], protocol_help: str) -> None:
-    group = parser.add_argument_group("how to look at a picture")
-    group.add_argument("--protocol", choices=protocols, default="whole", help=protocol_help)
-    group.add_argument(
-        "--scales",
-        type=positive,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="average the softmax over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)",
-    )
-    group.add_argument("--flip", action="store_true", help="average with the mirrored picture too")
-    group.add_argument(
-        "--crop-size",
-        type=positive_int,
-        nargs="+",
-        metavar=("N", "W"),
-        help="of center-crop and slide, N or H W (default: as trained, else 513)",
-    )
-    group.add_argument(
-        "--stride",
-        type=positive_int,
-        nargs="+",
-        metavar=("N", "W"),
-        help="from one window to the next, N or H W (default: two thirds of the window)",
-    )
-
-
-def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dict:
-    """`crop_size` and `stride` of the protocol, which of them it has. Raises UserError for one that it ignores."""
-    if args.protocol == "whole" and (args.crop_size or args.stride):
-        raise UserError("--crop-size and --stride belong to --protocol slide or center-crop: add it, or leave them out")
-    if args.protocol == "whole":
-        return {}
-    crop = two_sides(args.crop_size or list(trained_crop or [513]), "--crop-size")
-    if args.protocol == "center-crop":
-        if args.stride:
-            raise UserError("--stride belongs to --protocol slide: leave it out")
-        return {"crop_size": crop}
-    stride = two_sides(args.stride, "--stride") if args.stride else [max(1, side * 2 // 3) for side in crop]
-    if any(step > side for step, side in zip(stride, crop, strict=True)):
-        raise UserError(
-            f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it"
-        )
-    return {"crop_size": crop, "stride": stride}
 
 
 def add_data_flags(group, *, dataset_default: str | None = "pascal") -> None:
@@ -367,13 +309,6 @@ def fill_defaults(args: argparse.Namespace) -> None:
     check(args)
 
 
-def two_sides(sides: list[int], name: str) -> list[int]:
-    """[height, width] of N, or H W."""
-    if len(sides) > 2:
-        raise UserError(f"{name} {' '.join(map(str, sides))}: give N, or H W")
-    return [sides[0], sides[-1]]
-
-
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that do not go together."""
     if args.weights_from and args.resume not in (None, "auto"):
@@ -407,42 +342,6 @@ def take_network(args: argparse.Namespace, given: set[str], config: dict) -> Non
     """For new runs from old weights: the network these are of, but for `given` flags."""
     for name in set(NETWORK) & set(config) - given:
         setattr(args, name, config[name])
-
-
-def network_flags(args: argparse.Namespace, given: set[str]) -> dict:
-    """What the command line says of the network, for weights that do not say it themselves."""
-    names = [name for name in (*NETWORK, "num_classes") if name in given and name != "out_stride"]
-    return {name: getattr(args, name) for name in names}
-
-
-def positive_int(text: str) -> int:
-    return checked(int, text, lambda value: value > 0, "a whole number above 0")
-
-
-def non_negative_int(text: str) -> int:
-    return checked(int, text, lambda value: value >= 0, "a whole number, 0 or more")
-
-
-def positive(text: str) -> float:
-    return checked(float, text, lambda value: 0 < value < float("inf"), "a number above 0")
-
-
-def non_negative(text: str) -> float:
-    return checked(float, text, lambda value: 0 <= value < float("inf"), "a number, 0 or more")
-
-
-def share_of_one(text: str) -> float:
-    return checked(float, text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-
-
-def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not is_good(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return value
 
 
 def run_command(command: Callable[[], int]) -> int:

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 import options
+import scoring_options
 from dataloaders import class_names
 from dataloaders.pairs import decode
 from dataloaders.palettes import palette_image
@@ -137,8 +138,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE|FOLDER|GLOB", help="what to label")
     parser.add_argument("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
     parser.add_argument("--scores", action="store_true", help="also <name>_scores.png, the confidence as grey 0..255")
-    options.add_source_flags(parser, checkpoint_help="of a training run, or any weights that docs/weights.md names")
-    options.add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole pictures, or windows of --crop-size")
+    scoring_options.add_source_flags(
+        parser, checkpoint_help="of a training run, or any weights that docs/weights.md names"
+    )
+    scoring_options.add_inference_flags(
+        parser, protocols=PROTOCOLS, protocol_help="whole pictures, or windows of --crop-size"
+    )
     names = parser.add_argument_group("names and colours of the classes, where the weights have none")
     names.add_argument(
         "--dataset", choices=options.DATASETS, help="take this data set's (default: VOC's or Cityscapes')"
@@ -153,10 +158,10 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
     targets = name_outputs(list(find_pictures(args.pictures)), Path(args.out))
     device = select_device(args.device)
     trained = load_trained(
-        args.checkpoint, weights_from=args.weights_from, network=options.network_flags(args, given),
+        args.checkpoint, weights_from=args.weights_from, network=scoring_options.network_flags(args, given),
         out_stride=args.out_stride, names=class_names(args.dataset, args.data_root) if args.dataset else None,
     )  # fmt: skip
-    how = options.windows(args, trained.config.get("crop_size"))
+    how = scoring_options.windows(args, trained.config.get("crop_size"))
     predictor = Predictor(
         trained.model.to(device), device, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
         stride=how.get("stride"),

@@ -1,0 +1,74 @@
+"""Flags of evaluate.py and predict.py: which network, and how to look at a picture."""
+
+import argparse
+from collections.abc import Sequence
+
+from errors import UserError
+from flag_types import positive, positive_int, two_sides
+from modeling import BACKBONES
+from options import NETWORK, add_shape_flags
+
+
+def add_source_flags(parser: argparse.ArgumentParser, *, checkpoint_help: str) -> None:
+    """Which trained network: a checkpoint that says itself what it is of, or other weights and flags that say it."""
+    source = parser.add_argument_group("the network").add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", metavar="FILE", help=checkpoint_help)
+    source.add_argument("--weights-from", metavar="NAME", help="a released network: docs/weights.md")
+    group = parser.add_argument_group("what weights without our settings are of")
+    group.add_argument("--backbone", choices=BACKBONES, help="needed for them")
+    add_shape_flags(group)
+    group.add_argument("--num-classes", type=positive_int, metavar="K", help="(default: as many as the weights have)")
+    parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
+
+
+def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[str], protocol_help: str) -> None:
+    group = parser.add_argument_group("how to look at a picture")
+    group.add_argument("--protocol", choices=protocols, default="whole", help=protocol_help)
+    group.add_argument(
+        "--scales",
+        type=positive,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="average the softmax over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)",
+    )
+    group.add_argument("--flip", action="store_true", help="average with the mirrored picture too")
+    group.add_argument(
+        "--crop-size",
+        type=positive_int,
+        nargs="+",
+        metavar=("N", "W"),
+        help="of center-crop and slide, N or H W (default: as trained, else 513)",
+    )
+    group.add_argument(
+        "--stride",
+        type=positive_int,
+        nargs="+",
+        metavar=("N", "W"),
+        help="from one window to the next, N or H W (default: two thirds of the window)",
+    )
+
+
+def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dict:
+    """`crop_size` and `stride` of the protocol, which of them it has. Raises UserError for one that it ignores."""
+    if args.protocol == "whole" and (args.crop_size or args.stride):
+        raise UserError("--crop-size and --stride belong to --protocol slide or center-crop: add it, or leave them out")
+    if args.protocol == "whole":
+        return {}
+    crop = two_sides(args.crop_size or list(trained_crop or [513]), "--crop-size")
+    if args.protocol == "center-crop":
+        if args.stride:
+            raise UserError("--stride belongs to --protocol slide: leave it out")
+        return {"crop_size": crop}
+    stride = two_sides(args.stride, "--stride") if args.stride else [max(1, side * 2 // 3) for side in crop]
+    if any(step > side for step, side in zip(stride, crop, strict=True)):
+        raise UserError(
+            f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it"
+        )
+    return {"crop_size": crop, "stride": stride}
+
+
+def network_flags(args: argparse.Namespace, given: set[str]) -> dict:
+    """What the command line says of the network, for weights that do not say it themselves."""
+    names = [name for name in (*NETWORK, "num_classes") if name in given and name != "out_stride"]
+    return {name: getattr(args, name) for name in names}
