@@ -262,11 +262,11 @@ def children(pid: int) -> list[int]:
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's /proc to find torchrun's workers")
 def test_a_killed_rank_is_restarted_and_the_end_is_the_same(data, tmp_path):
     flags = ["--epochs", "20", "--batch-size", "4", "--save-every", "3", "--resume", "auto", "--workers", "1"]
-    launcher = torchrun(2, "--max-restarts=2")
+    launcher = torchrun(2, "--max-restarts=3")
     process = begin(command(data, tmp_path / "run", *flags, launcher=launcher))
     wait_for(lambda: checkpoint(tmp_path / "run"), process)
     os.kill(children(process.pid)[1], signal.SIGKILL)
-    status, out, err = end(process)
+    status, out, err = end(process, seconds=240)
     assert status == 0, err
     assert "resuming " in out
     complete(command(data, tmp_path / "whole", *flags, launcher=launcher))

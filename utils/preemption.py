@@ -12,6 +12,7 @@ from typing import NamedTuple
 from utils.broken import broken_files
 
 DOUBLED_SECONDS = 1.0
+ORPHAN_SECONDS = 0.5
 
 
 class Wishes(NamedTuple):
@@ -106,14 +107,16 @@ def leave_signals_to_parent() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sent a signal: out of the group's reach, then
+    if not hasattr(signal, "sigtimedwait"):  # macOS does not tell who sent a signal: out of the group's reach, then
         os.setpgid(0, 0)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=leave_when_parent_asks, daemon=True).start()
+    threading.Thread(target=leave_when_parent_asks, args=(os.getppid(),), daemon=True).start()
 
 
-def leave_when_parent_asks() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def leave_when_parent_asks(parent: int) -> None:
+    """Also when it is dead: what it left open, its connections too, must not outlive it."""
+    received = None
+    while os.getppid() == parent and (received is None or received.si_pid != parent):
+        received = signal.sigtimedwait({signal.SIGTERM}, ORPHAN_SECONDS)
     os._exit(0)
