@@ -12,9 +12,11 @@ import torch
 from running import ROOT, begin, command, end, in_process, log, said, torchrun
 
 import evaluate
+import predict
 import train
 from benchmarks import kill_resume
 from engine import Trainer
+from modeling import weights
 from utils.checkpoint import read_checkpoint, write_checkpoint
 from utils.files import append_whole, write_atomically
 from utils.patient_writer import PatientWriter
@@ -262,12 +264,14 @@ def as_tensor_name(path):
     torch.save({"state_dict": {"w": torch.ones(1), "x": RunsCode(os.mkdir, "executed")}}, path)
 
 
-# A further command appends (name, flags that come before the file)
+# A command, and its flags that come before the file
 COMMANDS = [
     (train.main, ["--device", "cpu", "--resume"]),
     (train.main, ["--device", "cpu", "--ft", "--resume"]),
     (train.main, ["--device", "cpu", "--dataset", "demo", "--backbone-weights"]),
     (evaluate.main, ["--checkpoint"]),
+    (predict.main, [__file__, "--out", "out", "--checkpoint"]),
+    (weights.main, ["--backbone", "mobilenet", "--num-classes", "2", "--out", "out"]),
 ]
 
 
