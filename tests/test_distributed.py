@@ -70,3 +70,32 @@ def test_user_errors_are_one_line_there_too(tmp_path, folder_root):
     assert done.returncode != 0
     assert "error: --sync-bn works on GPUs alone" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+RESTARTED = """
+import os, signal, sys, time, torch
+sys.path.insert(0, sys.argv[1])
+from utils.distributed import all_reduce, process_group
+rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+if attempt == 1 and rank == 1:
+    time.sleep(3)  # long enough for the others to read what the dead rank 1 left in torchrun's store
+with process_group(torch.device("cpu")):
+    total = int(all_reduce(torch.ones(1)))
+    if attempt == 0 and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if attempt == 0:
+        time.sleep(60)
+    print(f"rank {rank} attempt {attempt} sum {total}", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_restarted_ranks_find_each_other_not_the_dead(tmp_path):
+    (tmp_path / "restarted.py").write_text(RESTARTED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "--max-restarts=1"]
+    command = [*launcher, str(tmp_path / "restarted.py"), str(ROOT)]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"rank {rank} attempt 1 sum 3" for rank in range(3)]
