@@ -8,4 +8,4 @@ which=(-m "not slow")
 if [ "${1:-}" = --all ]; then which=(); shift; fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-exec "$PYTHON" -m pytest "${which[@]}" "$@"
+exec "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 "${which[@]}" "$@"

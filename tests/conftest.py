@@ -15,6 +15,15 @@ from dataloaders.palettes import voc_palette
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured, whichever process ran them."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    lines = [text for report in reports for name, text in report.user_properties if name == "margins"]
+    if lines:
+        terminalreporter.section("agreement with reference outputs")
+        terminalreporter.write("".join(f"{line}\n" for line in sorted(set(lines))))
+
+
 @pytest.fixture(autouse=True)
 def clean_state(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))

@@ -47,6 +47,7 @@ def test_two_processes_train_and_score_like_one(tmp_path, folder_root):
         torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_validation_counts_each_picture_once(tmp_path, folder_root):
     """Two pictures over three processes: uneven shards, the identical counts, nothing hangs."""
     done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--max-steps", "1", processes=1)

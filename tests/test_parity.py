@@ -31,15 +31,14 @@ def outputs(model, image: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"low": low, "high": high, "aspp": aspp, "logits": model.decoder(aspp, low), "full": model(image)}
 
 
-def show(capsys, name: str, margins: dict[str, float], limit: float) -> None:
-    with capsys.disabled():
-        print(
-            f"\n{name}: " + ", ".join(f"{key} {value:.1e}" for key, value in margins.items()) + f" (limit {limit:.0e})"
-        )
+def check(record_property, name: str, margins: dict[str, float], limit: float) -> None:
+    """Below the limit; conftest prints the margins at the end of the tests."""
+    text = ", ".join(f"{key} {value:.1e}" for key, value in margins.items())
+    record_property("margins", f"{name}: {text} (limit {limit:.0e})")
     assert margins and max(margins.values()) < limit
 
 
-def compare_official(parity, capsys, variant: str, suffix: str, network: dict, source=None) -> None:
+def compare_official(parity, record_property, variant: str, suffix: str, network: dict, source=None) -> None:
     folder, fill, fill_tf = parity
     model = build_model(num_classes=21, **network)
     report = load_weights(model, source or fill_tf.fill_tf(str(folder / f"manifest_tf_{variant}.json")))
@@ -53,8 +52,8 @@ def compare_official(parity, capsys, variant: str, suffix: str, network: dict, s
             "logits_s4": ours["logits"][:, :, ::4, ::4], "logits_full": ours["full"][:, :, ::8, ::8],
         }  # fmt: skip
         pairs = {key: (view.numpy(), reference[key]) for key, view in views.items() if key in reference}
-    show(
-        capsys,
+    check(
+        record_property,
         f"{variant} {suffix}",
         {k: np.abs(a - b).max() / np.abs(b).max() for k, (a, b) in pairs.items()},
         OFFICIAL,
@@ -62,32 +61,32 @@ def compare_official(parity, capsys, variant: str, suffix: str, network: dict, s
 
 
 @pytest.mark.parametrize("suffix", ["os16", "os8", "os16_even", "os16_loud"])
-def test_mobilenet_is_the_official_one(parity, capsys, suffix):
+def test_mobilenet_is_the_official_one(parity, record_property, suffix):
     network = MOBILENET | {"output_stride": 8 if "os8" in suffix else 16}
-    compare_official(parity, capsys, "mobilenet_v2", suffix, network)
+    compare_official(parity, record_property, "mobilenet_v2", suffix, network)
 
 
 @pytest.mark.parametrize("suffix", ["os16", "os8", "os16_loud"])
-def test_half_a_mobilenet_from_a_real_tensorflow_checkpoint(parity, capsys, suffix):
+def test_half_a_mobilenet_from_a_real_tensorflow_checkpoint(parity, record_property, suffix):
     network = MOBILENET | {"output_stride": 8 if "os8" in suffix else 16, "width": 0.5}
-    compare_official(parity, capsys, "mobilenet_v2_dm05", suffix, network, source=parity[0] / "tf_mnv2_dm05")
+    compare_official(parity, record_property, "mobilenet_v2_dm05", suffix, network, source=parity[0] / "tf_mnv2_dm05")
 
 
-def test_mobilenet_with_the_decoder(parity, capsys):
-    compare_official(parity, capsys, "mobilenet_v2_decoder", "os16", MOBILENET | {"head": "lite-decoder"})
+def test_mobilenet_with_the_decoder(parity, record_property):
+    compare_official(parity, record_property, "mobilenet_v2_decoder", "os16", MOBILENET | {"head": "lite-decoder"})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["os16", "os8", "os16_even", "os16_big", "os8_big"])
-def test_xception_65_is_the_official_one(parity, capsys, suffix):
+def test_xception_65_is_the_official_one(parity, record_property, suffix):
     network = {"backbone": "xception", "output_stride": 8 if "os8" in suffix else 16}
-    compare_official(parity, capsys, "xception_65", suffix, network)
+    compare_official(parity, record_property, "xception_65", suffix, network)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [41, 71])
-def test_the_other_xceptions_are_the_official_ones(parity, capsys, depth):
-    compare_official(parity, capsys, f"xception_{depth}", "os16", {"backbone": f"xception{depth}"})
+def test_the_other_xceptions_are_the_official_ones(parity, record_property, depth):
+    compare_official(parity, record_property, f"xception_{depth}", "os16", {"backbone": f"xception{depth}"})
 
 
 @pytest.mark.slow
@@ -101,15 +100,15 @@ def test_the_other_xceptions_are_the_official_ones(parity, capsys, depth):
         ("resnet_v1_101_beta_full", "os16", {"head": "standard"}),
     ],
 )
-def test_the_papers_resnet_is_the_official_one(parity, capsys, variant, suffix, network):
-    compare_official(parity, capsys, variant, suffix, {"backbone": "resnet_beta"} | network)
+def test_the_papers_resnet_is_the_official_one(parity, record_property, variant, suffix, network):
+    compare_official(parity, record_property, variant, suffix, {"backbone": "resnet_beta"} | network)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "stride", "is_multi_grid"), [("resnet", 16, True), ("resnet", 8, True), ("drn", 8, False)]
 )
-def test_the_known_implementations_networks(parity, capsys, variant, stride, is_multi_grid):
+def test_the_known_implementations_networks(parity, record_property, variant, stride, is_multi_grid):
     folder, fill, _ = parity
     model = build_model(variant, 21, output_stride=stride, head="standard", multi_grid=is_multi_grid)
     report = load_weights(
@@ -122,7 +121,7 @@ def test_the_known_implementations_networks(parity, capsys, variant, stride, is_
             "low": ours["low"][:, ::4, ::4, ::4], "high": ours["high"][:, ::8], "logits": ours["full"][:, :, ::4, ::4]
         }  # fmt: skip
         margins = {k: np.abs(view.numpy() - reference[k]).max() / reference[k].std() for k, view in views.items()}
-    show(capsys, f"known {variant} os{stride}", margins, KNOWN)
+    check(record_property, f"known {variant} os{stride}", margins, KNOWN)
 
 
 def test_the_known_mobilenet_is_refused(parity):

@@ -23,6 +23,7 @@ def bash(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_train_voc(voc_root, sbd_root, tmp_path):
     done = bash("train_voc.sh", "--data-root", voc_root, "--sbd-root", sbd_root, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -109,8 +109,14 @@ def test_evaluate_equals_a_forward_by_hand(start, folder_root, tmp_path):
     assert log(folder)[-1]["val_miou"] == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("extra", [[], ["--ema", "0.9", "--lr-scheduler", "cos"]])
-@pytest.mark.parametrize("stop", [1, 3, 4])
+AVERAGED = ["--ema", "0.9", "--lr-scheduler", "cos"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "extra"),
+    [(3, []), (4, AVERAGED), *[pytest.param(*case, marks=pytest.mark.slow) for case in
+                               ((1, []), (4, []), (1, AVERAGED), (3, AVERAGED))]],
+)  # fmt: skip
 def test_a_resumed_run_equals_one_that_never_stopped(start, stop, extra):
     """Stopped in the middle and at the end of an epoch; bit for bit."""
     _, whole = start("--epochs", "3", *extra, runs="whole")
