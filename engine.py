@@ -380,6 +380,9 @@ class Trainer:
 
     def resume(self, state: dict) -> None:
         """Take up a run where `state` left it."""
+        # A checkpoint of before there were these keys was written when an epoch was counted, or in the middle of one
+        counted = {"counted_step": state["epoch"] * self.steps_per_epoch, "has_best": self.run.best.exists()}
+        state = counted | {"broken": {}} | state
         self.model.load_state_dict(state["state_dict"])
         restore(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

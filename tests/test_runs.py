@@ -106,6 +106,13 @@ def test_events_are_cut_back_to_the_step(tmp_path):
     assert whole.startswith(path.read_bytes())
 
 
+def test_a_cache_that_cannot_be_written_is_said(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"cannot write into .*file/cache .*set DEEPLAB_CACHE"):
+        cached("name-digest", lambda: [1])
+
+
 def test_cached_values_are_computed_once():
     calls = []
     for _ in range(2):

@@ -109,6 +109,17 @@ def test_evaluate_equals_a_forward_by_hand(start, folder_root, tmp_path):
     assert log(folder)[-1]["val_miou"] == pytest.approx(expected, abs=1e-3)
 
 
+def test_a_checkpoint_of_before_there_were_these_keys_is_taken_up(start):
+    start("--epochs", "2", "--max-steps", "1")
+    _, folder = start("--epochs", "2", "--resume", "auto", "--max-steps", "3")
+    state = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+    for name in ("counted_step", "has_best", "broken", "epsilon", "padding"):
+        del state[name]
+    torch.save(state, folder / "checkpoint.pth.tar")
+    status, folder = start("--epochs", "2", "--resume", "auto")
+    assert status == 0 and len(log(folder)) == 2
+
+
 AVERAGED = ["--ema", "0.9", "--lr-scheduler", "cos"]
 
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from errors import UserError
+from utils.distributed import say
 from utils.files import write_atomically
 
 
@@ -22,16 +24,28 @@ def cached(name: str, compute: Callable[[], object]) -> object:
     `name` must hold a digest of all that the value depends on. A second process waits for the first one's result.
     """
     path = cache_folder() / f"{name}.json"
-    with locked(path):
-        if not path.is_file():
-            write_atomically(path, json.dumps(compute()).encode())
-        return json.loads(path.read_text())
+    with locked(path, fix="set DEEPLAB_CACHE to another folder"):
+        if path.is_file():
+            return json.loads(path.read_text())
+        text = json.dumps(compute())
+        try:
+            write_atomically(path, text.encode())
+        except OSError as error:
+            say(f"note: {path} cannot be written ({error.strerror}): it is computed again next time")
+        return json.loads(text)
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time for the block, by a lock file beside `path`, whose folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+def locked(path: Path, *, fix: str) -> Iterator[None]:
+    """One process at a time for the block, by a lock file beside `path`, whose folder is made.
+
+    Raises UserError with `fix` where that folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_name(f"{path.name}.lock"), "w")  # noqa: SIM115  closed by the block below
+    except OSError as error:
+        raise UserError(f"cannot write into {path.parent} ({error.strerror}): {fix}") from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -20,6 +20,7 @@ from utils.progress import progress
 ATTEMPTS = 5
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20
+FIX = "set TORCH_HOME to another folder"
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")  # torchvision's and DRN's way to publish one
 
 
@@ -31,7 +32,7 @@ def fetch(url: str) -> Path:
     """
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     try:
-        with locked(target):
+        with locked(target, fix=FIX):
             if not target.is_file():
                 download(url, target)
             compare_with_record(target, url)
@@ -112,7 +113,7 @@ def unpack(archive: Path, endings: re.Pattern) -> Path:
     """The folder beside `archive` with those of its plain files whose names match, whatever folders it has inside."""
     folder = archive.with_name(archive.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz"))
     done = folder / ".done"
-    with locked(folder):
+    with locked(folder, fix=FIX):
         if done.is_file():
             return folder
         folder.mkdir(exist_ok=True)
