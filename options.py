@@ -104,7 +104,9 @@ def add_network_flags(group) -> None:
         help="start from a whole released network, which also says backbone and head: docs/weights.md",
     )
     group.add_argument(
-        "--partial-weights", action="store_true", help="take what fits of --backbone-weights where not all does"
+        "--partial-weights",
+        action="store_true",
+        help="take what fits of --backbone-weights, or with --ft of the whole network, where not all does",
     )
 
 

@@ -132,9 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="predict.py", description="Label pictures.", formatter_class=options.DefaultsFormatter
-    )
+    parser = options.Parser(prog="predict.py", description="Label pictures.", formatter_class=options.DefaultsFormatter)
     parser.add_argument("pictures", nargs="+", metavar="PICTURE|FOLDER|GLOB", help="what to label")
     parser.add_argument("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
     parser.add_argument("--scores", action="store_true", help="also <name>_scores.png, the confidence as grey 0..255")
