@@ -36,6 +36,11 @@ def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
     return value
 
 
+def add_size_flag(group, name: str, text: str) -> None:
+    """One side for both, or height and width; `two_sides` makes two of either."""
+    group.add_argument(name, type=positive_int, nargs="+", metavar=("N", "W"), help=text)
+
+
 def two_sides(sides: list[int], name: str) -> list[int]:
     """[height, width] of N, or H W."""
     if len(sides) > 2:

@@ -12,8 +12,8 @@ from typing import NoReturn
 from dataloaders import DATASETS
 from engine import AMP_TYPES
 from errors import RunFailed, UserError
-from flag_types import non_negative, non_negative_int, positive, positive_int, share_of_one, two_sides
-from modeling import BACKBONES, HEADS
+from flag_types import add_size_flag, non_negative, non_negative_int, positive, positive_int, share_of_one, two_sides
+from modeling import BACKBONES, HEADS, default_output_stride
 from utils.device import DEVICES
 from utils.distributed import say
 from utils.losses import LOSSES
@@ -148,13 +148,7 @@ def add_data_flags(group, *, dataset_default: str | None = "pascal") -> None:
         metavar="N",
         help="draw the training scale 0.5 to 2 around short side N (default: around the native size)",
     )
-    group.add_argument(
-        "--crop-size",
-        type=positive_int,
-        nargs="+",
-        metavar=("N", "W"),
-        help=by_dataset("crop_size", "training crop, N or H W"),
-    )
+    add_size_flag(group, "--crop-size", by_dataset("crop_size", "training crop, N or H W"))
 
 
 def add_training_flags(group) -> None:
@@ -299,7 +293,7 @@ def fill_defaults(args: argparse.Namespace) -> None:
         if getattr(args, name) is None:
             setattr(args, name, recipe[args.dataset])
     if args.out_stride is None:
-        args.out_stride = 8 if args.backbone.startswith("drn") else 16
+        args.out_stride = default_output_stride(args.backbone)
     if args.weight_decay is None:
         args.weight_decay = 4e-5 if args.backbone.startswith(("xception", "mobilenet")) else 1e-4
     if args.checkname is None:

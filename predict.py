@@ -29,7 +29,7 @@ from dataloaders.voc import PICTURE_ENDINGS
 from errors import UserError
 from trained import Palette, Trained, load_trained
 from utils.device import select_device
-from utils.inference import Predictor
+from utils.inference import Predictor, default_stride
 from utils.progress import progress
 from utils.visualize import overlay
 
@@ -81,7 +81,7 @@ class Segmenter:
         place = select_device(device)
         trained = load_trained(checkpoint, weights_from=weights_from, network=network, out_stride=out_stride)
         if window and not stride:
-            stride = tuple(max(1, side * 2 // 3) for side in window)
+            stride = default_stride(window)
         predictor = Predictor(trained.model.to(place), place, scales=scales, flip=flip, window=window, stride=stride)
         self.predictor, self.classes, self.palette = predictor, trained.classes, trained.palette
 

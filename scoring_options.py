@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from errors import UserError
-from flag_types import positive, positive_int, two_sides
+from flag_types import add_size_flag, positive, positive_int, two_sides
 from modeling import BACKBONES
 from options import NETWORK, add_shape_flags
+from utils.inference import default_stride
 
 
 def add_source_flags(parser: argparse.ArgumentParser, *, checkpoint_help: str) -> None:
@@ -33,20 +34,8 @@ def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[
         help="average the softmax over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)",
     )
     group.add_argument("--flip", action="store_true", help="average with the mirrored picture too")
-    group.add_argument(
-        "--crop-size",
-        type=positive_int,
-        nargs="+",
-        metavar=("N", "W"),
-        help="of center-crop and slide, N or H W (default: as trained, else 513)",
-    )
-    group.add_argument(
-        "--stride",
-        type=positive_int,
-        nargs="+",
-        metavar=("N", "W"),
-        help="from one window to the next, N or H W (default: two thirds of the window)",
-    )
+    add_size_flag(group, "--crop-size", "of center-crop and slide, N or H W (default: as trained, else 513)")
+    add_size_flag(group, "--stride", "from one window to the next, N or H W (default: two thirds of the window)")
 
 
 def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dict:
@@ -60,7 +49,7 @@ def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dic
         if args.stride:
             raise UserError("--stride belongs to --protocol slide: leave it out")
         return {"crop_size": crop}
-    stride = two_sides(args.stride, "--stride") if args.stride else [max(1, side * 2 // 3) for side in crop]
+    stride = two_sides(args.stride, "--stride") if args.stride else list(default_stride(crop))
     if any(step > side for step, side in zip(stride, crop, strict=True)):
         raise UserError(
             f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it"

@@ -8,7 +8,7 @@ import torch
 
 from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 from errors import UserError
-from modeling import DeepLab, build_model, zoo
+from modeling import DeepLab, build_model, default_output_stride, zoo
 from modeling.weights import load_weights, number_of_classes, read_source
 
 Palette = Sequence[tuple[int, int, int]]
@@ -57,7 +57,7 @@ def load_trained(
         raise UserError(f"{source} does not say which network it is of: give {missing}")
     model = build_model(
         chosen["backbone"], num_classes, head=chosen.get("head", "separable"),
-        output_stride=out_stride or chosen.get("out_stride") or (8 if chosen["backbone"].startswith("drn") else 16),
+        output_stride=out_stride or chosen.get("out_stride") or default_output_stride(chosen["backbone"]),
         multi_grid=chosen.get("multi_grid", False), width=chosen.get("width", 1.0),
         wide_tap=chosen.get("wide_tap", False),
     )  # fmt: skip

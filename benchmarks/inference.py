@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from modeling import BACKBONES, HEADS, build_model
+from modeling import BACKBONES, HEADS, build_model, default_output_stride
 from utils.device import DEVICES, select_device
 from utils.inference import Predictor
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto")
     args = parser.parse_args(argv)
     device = select_device(args.device)
-    stride = 8 if args.backbone.startswith("drn") else 16
+    stride = default_output_stride(args.backbone)
     model = build_model(args.backbone, 19, head=args.head, output_stride=stride)
     model = model.to(device, memory_format=torch.channels_last)
     image = torch.randint(0, 256, (1, 3, *args.size), dtype=torch.uint8)

@@ -2,11 +2,11 @@
 
 from errors import UserError
 from modeling.aspp import ASPP, aspp_rates
-from modeling.backbone import BACKBONES, build_backbone
+from modeling.backbone import BACKBONES, build_backbone, default_output_stride
 from modeling.decoder import Decoder, LiteDecoder
 from modeling.deeplab import DeepLab
 
-__all__ = ["BACKBONES", "HEADS", "DeepLab", "build_model"]
+__all__ = ["BACKBONES", "HEADS", "DeepLab", "build_model", "default_output_stride"]
 
 HEADS = ("separable", "standard", "lite", "lite-decoder")
 

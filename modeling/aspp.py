@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from modeling.layers import ConvBNReLU, conv3x3, initialize, resize, start_at_centre
+from modeling.layers import ConvBNReLU, conv3x3, initialize, start_at_centre
+from utils.geometry import resize
 
 RATES_AT_16 = (6, 12, 18)
 

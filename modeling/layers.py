@@ -40,11 +40,6 @@ def conv3x3(in_channels: int, out_channels: int, *, rate: int = 1, is_separable:
     return ConvBNReLU(in_channels, out_channels, 3, rate=rate)
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear with `align_corners=True`, the geometry of the whole network: [B, C, h, w] -> [B, C, *size]."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
-
-
 def atrous_plan(strides: Iterable[int], output_stride: int, *, stem_stride: int = 2) -> list[tuple[int, int]]:
     """(stride, rate) to run each unit with, given the strides it has in the classification network.
 

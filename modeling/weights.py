@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from errors import UserError
-from modeling import BACKBONES, HEADS, build_model, zoo
+from modeling import BACKBONES, HEADS, build_model, default_output_stride, zoo
 from modeling.deeplab import DeepLab
 from modeling.names import translate
 from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
@@ -166,7 +166,7 @@ def convert(args: argparse.Namespace) -> None:
         raise UserError(
             f"{args.source} is a backbone alone: say how many classes the network is to have, --num-classes"
         )
-    out_stride = 8 if args.backbone.startswith("drn") else 16
+    out_stride = default_output_stride(args.backbone)
     config = {"backbone": args.backbone, "head": args.head, "multi_grid": args.multi_grid, "out_stride": out_stride}
     config |= {"width": args.width, "wide_tap": args.wide_tap, "source": str(args.source)}
     model = build_model(

@@ -37,9 +37,7 @@ def fetch(url: str) -> Path:
                 download(url, target)
             compare_with_record(target, url)
     except OSError as error:
-        raise UserError(
-            f"cannot write {target} ({error.strerror or error}): set TORCH_HOME to another folder"
-        ) from error
+        raise UserError(f"cannot write {target} ({error.strerror or error}): {FIX}") from error
     return target
 
 

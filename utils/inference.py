@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.geometry import resize, scaled_side
+
 
 class Normalise:
     """uint8 [B, 3, H, W] -> float, with the mean and std (of values in 0..1) that a network's weights expect."""
@@ -77,13 +79,9 @@ class Predictor:
         )
 
 
-def scaled_side(side: int, scale: float) -> int:
-    """The official `scale_dimension`: the first and the last pixel keep their places."""
-    return int((side - 1) * scale + 1)
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+def default_stride(window: Sequence[int]) -> tuple[int, ...]:
+    """Two thirds of a window (height, width): neighbours overlap by a third."""
+    return tuple(max(1, side * 2 // 3) for side in window)
 
 
 def whole_image_logits(model: Callable[[Tensor], Tensor], image: Tensor, *, output_stride: int) -> Tensor:

@@ -24,6 +24,11 @@ BACKBONES = {
 }
 
 
+def default_output_stride(name: str) -> int:
+    """DRN is defined at stride 8; the others train at 16."""
+    return 8 if name.startswith("drn") else 16
+
+
 def build_backbone(
     name: str, *, output_stride: int, multi_grid: bool = False, width: float = 1.0, wide_tap: bool = False
 ):
