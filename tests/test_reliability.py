@@ -1,9 +1,12 @@
 """A run that is killed, stopped or dealt to several processes ends as one that never was."""
 
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from multiprocessing.connection import Client
+from multiprocessing.resource_sharer import DupFd
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from benchmarks import kill_resume
 from benchmarks.killed_train import PLACES
 from engine import Trainer
 from utils.checkpoint import read_checkpoint
-from utils.preemption import StopSignals
+from utils.preemption import StopSignals, leave_signals_to_parent, silent_about_a_parent_that_left
 
 SAVING = ["--epochs", "3", "--save-every", "2", "--ema", "0.5"]
 
@@ -145,6 +148,28 @@ def test_a_second_interrupt_leaves_at_once_and_the_checkpoint_stays(data, tmp_pa
     got, _, err = end(process, seconds=20)
     assert got == 130 and "Traceback" not in err
     same_end(data, tmp_path / "run", read_checkpoint(checkpoint(tmp_path / "run"))["step"])
+
+
+def offer_a_file(connection) -> None:
+    """A data worker's part in handing a tensor over: its parent fetches the open file from a thread of the worker."""
+    leave_signals_to_parent()
+    with open(os.devnull) as file:
+        connection.send(DupFd(file.fileno()))
+    connection.recv()
+
+
+def test_a_parent_that_leaves_in_the_middle_of_a_batch_is_no_error_of_its_worker(capfd):
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=offer_a_file, args=(there,), daemon=True)
+    worker.start()
+    offer = here.recv()
+    Client(offer._id[0], authkey=multiprocessing.current_process().authkey).close()
+    os.close(offer.detach())  # the same thread, still at work
+    here.send("end")
+    worker.join()
+    assert capfd.readouterr().err == ""
+    silent_about_a_parent_that_left(KeyError, KeyError("x"), None)
+    assert "KeyError" in capfd.readouterr().err
 
 
 def test_a_second_interrupt_does_not_wait_for_the_step(data, tmp_path, monkeypatch):

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NamedTuple
 
 from utils.broken import broken_files
@@ -105,6 +106,7 @@ def leave_signals_to_parent() -> None:
 
     Only a SIGTERM from the parent itself ends it: that is how Python ends workers that are left over at its exit.
     """
+    sys.excepthook = silent_about_a_parent_that_left
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if not hasattr(signal, "sigtimedwait"):  # macOS does not tell who sent a signal: out of the group's reach, then
@@ -112,6 +114,17 @@ def leave_signals_to_parent() -> None:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=leave_when_parent_asks, args=(os.getppid(),), daemon=True).start()
+
+
+def silent_about_a_parent_that_left(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """The thread of a data worker that hands tensors over shows its errors by `sys.excepthook`.
+
+    A parent that was interrupted in the middle of taking a batch is none.
+    """
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def leave_when_parent_asks(parent: int) -> None:
