@@ -12,6 +12,7 @@ import glob
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -201,27 +202,32 @@ def find_pictures(arguments: Sequence[str]) -> Iterator[Path]:
 
 
 def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Picture -> label file in `folder`, no two alike. Raises UserError where a picture itself would be overwritten."""
-    targets: dict[Path, Path] = {}
+    """Picture -> label file in `folder`, such that no two files that are written for the pictures are the same.
+
+    Raises UserError where a picture itself would be overwritten.
+    """
+    targets, taken = {}, set()
     for path in dict.fromkeys(path.absolute() for path in paths):
-        names = [path.stem, path.name, *(f"{path.name}-{number}" for number in range(1, len(paths) + 1))]
-        taken = set(targets.values())
-        targets[path] = next(target for name in names if (target := folder / f"{name}.png") not in taken)
+        names = chain((path.stem, path.name), (f"{path.name}-{number}" for number in count(1)))
+        files = next(files for name in names if taken.isdisjoint(files := outputs(folder / f"{name}.png")))
+        taken.update(files)
+        targets[path] = files[0]
     pictures = {path.resolve() for path in targets}
-    for target in targets.values():
-        if clash := {file.resolve() for file in (target, *beside(target).values())} & pictures:
-            raise UserError(f"{clash.pop()} is a picture to label and would be overwritten: give another --out")
+    if clash := {file.resolve() for file in taken} & pictures:
+        raise UserError(f"{clash.pop()} is a picture to label and would be overwritten: give another --out")
     return targets
 
 
-def beside(target: Path) -> dict[str, Path]:
-    return {kind: target.with_name(f"{target.stem}_{kind}.png") for kind in ("overlay", "scores")}
+def outputs(target: Path) -> tuple[Path, Path, Path]:
+    """The files of a picture: labels, overlay, scores."""
+    return target, target.with_name(f"{target.stem}_overlay.png"), target.with_name(f"{target.stem}_scores.png")
 
 
 def write(result: Segmentation, target: Path, *, with_scores: bool) -> None:
-    images = {target: result.label_image(), beside(target)["overlay"]: result.overlay()}
+    labels, overlaid, scores = outputs(target)
+    images = {labels: result.label_image(), overlaid: result.overlay()}
     if with_scores:
-        images[beside(target)["scores"]] = Image.fromarray((255 * result.scores).round().astype(np.uint8))
+        images[scores] = Image.fromarray((255 * result.scores).round().astype(np.uint8))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for path, image in images.items():

@@ -113,6 +113,13 @@ def test_equal_names_do_not_overwrite_each_other(folder_network, pictures, tmp_p
     assert len(found) == 3 and {"plain.png", "plain.png.png"} < found
 
 
+def test_a_picture_that_is_named_as_an_output_gets_another_name(tmp_path):
+    files = [tmp_path / name for name in ("x.jpg", "x_overlay.jpg", "x_scores.jpg")]
+    targets = predict.name_outputs(files, tmp_path / "out")
+    written = [file.name for target in targets.values() for file in predict.outputs(target)]
+    assert len(set(written)) == 9 and targets[files[0]].name == "x.png"
+
+
 @pytest.mark.parametrize("name", ["plain.png", "x_overlay.png"])
 def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path, capsys, name):
     Image.new("RGB", (20, 20)).save(tmp_path / name)
