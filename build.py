@@ -32,7 +32,7 @@ def datasets(args: argparse.Namespace, state: dict | None) -> tuple[PictureSet, 
     roots = dict(root=args.data_root, use_sbd=args.use_sbd, sbd_root=args.sbd_root)
     train_set = build_dataset(args.dataset, "train", **roots)
     val_set = None if args.no_val else build_dataset(args.dataset, "val", **roots)
-    if state and not args.ft and list(train_set.classes) != state["classes"]:
+    if state is not None and not args.ft and list(train_set.classes) != state["classes"]:
         raise UserError(
             f"{args.resume} has {len(state['classes'])} classes ({', '.join(state['classes'][:3])}, ...), "
             f"the data {len(train_set.classes)} ({', '.join(train_set.classes[:3])}, ...): "
@@ -46,11 +46,11 @@ def network(args: argparse.Namespace, classes: Sequence[str], state: Mapping | N
     model = build_model(
         args.backbone, len(classes), output_stride=args.out_stride, head=args.head, multi_grid=args.multi_grid,
         dropout=args.dropout, width=args.width, wide_tap=args.wide_tap, partial_weights=args.partial_weights,
-        backbone_weights="none" if state else args.backbone_weights,
+        backbone_weights="none" if state is not None else args.backbone_weights,
     )  # fmt: skip
-    if state and args.ft:
+    if state is not None and args.ft:
         start_from(model, state, args)
-    elif state:
+    elif state is not None:
         model.expect(**{name: state[name] for name in EXPECTS if name in state})
     model.set_batch_norm_momentum(args.bn_momentum)
     if args.freeze_bn:
@@ -61,7 +61,7 @@ def network(args: argparse.Namespace, classes: Sequence[str], state: Mapping | N
 def start_from(model: DeepLab, content: Mapping, args: argparse.Namespace) -> None:
     """Take all weights; only the classifier may stay as it was, where the classes are others."""
     source = args.weights_from or args.resume
-    report = load_weights(model, content)
+    report = load_weights(model, args.weights_from or args.resume, content=content)
     left = report.missing + report.mismatched
     say(f"weights of {source}: {report}; left as they were: {', '.join(left[:3]) or 'none'}")
     if not args.partial_weights and (lost := [name for name in report.faults() if "classifier" not in name]):
@@ -85,10 +85,8 @@ def convert_batch_norm(args: argparse.Namespace, model: DeepLab) -> DeepLab:
 
 def num_parts(args: argparse.Namespace) -> int:
     """Parts of a process's batch. Where they do not change what is computed, one process takes those of two."""
-    if args.accumulate:
-        return args.accumulate
     is_free = args.freeze_bn and select_device(args.device).type == "cpu" and args.batch_size % 2 == 0
-    return 2 if is_free and world_size() == 1 else 1
+    return 2 if is_free and world_size() == args.accumulate == 1 else args.accumulate
 
 
 def loaders(

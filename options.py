@@ -161,9 +161,10 @@ def add_training_flags(group) -> None:
     group.add_argument(
         "--accumulate",
         type=positive_int,
+        default=1,
         metavar="N",
-        help="parts to compute a batch in: less memory, same gradient but for batch norm (default: 1; 2 in one process "
-        "on the CPU with --freeze-bn, which gives the very sums of two processes)",
+        help="parts to compute a batch in: less memory, same gradient but for batch norm (default: 1; with --freeze-bn "
+        "one process on the CPU takes at least 2, those of two processes)",
     )
     group.add_argument("--lr", type=positive, help=by_dataset("lr", "initial learning rate of the backbone"))
     group.add_argument(

@@ -20,7 +20,7 @@ from utils.device import make_deterministic, select_device
 from utils.distributed import is_main_process, process_group, say, share
 from utils.environment import describe_environment
 from utils.metrics import table
-from utils.preemption import no_save_signal
+from utils.preemption import setting_up
 from utils.run_folder import RunFolder, newest_checkpoints
 from utils.seeding import seed_everything
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace, given: set[str]) -> int:
     device = select_device(args.device)
-    with no_save_signal(), process_group(device):
+    with setting_up(), process_group(device):
         state = find_checkpoint(args, given)
         if args.deterministic:
             make_deterministic()
@@ -54,7 +54,7 @@ def train(args: argparse.Namespace, given: set[str]) -> int:
             settings=build.settings(args), run=open_run(args, state), classes=train_set.classes,
             palette=train_set.palette, device=device, extra={"config": config},
         )  # fmt: skip
-        if state and not args.ft:
+        if state is not None and not args.ft:
             take_up(trainer, state, args.resume)
         return finish(trainer, config)
 
@@ -120,7 +120,7 @@ def runs_folder(args: argparse.Namespace) -> Path:
 
 def open_run(args: argparse.Namespace, state: dict | None) -> RunFolder:
     """A new folder, or that of the checkpoint which is resumed."""
-    if state and not args.ft and (Path(args.resume).parent / "config.json").is_file():
+    if state is not None and not args.ft and (Path(args.resume).parent / "config.json").is_file():
         return RunFolder(Path(args.resume).parent)
     return RunFolder(Path(share(str(RunFolder.create(runs_folder(args)).path) if is_main_process() else "")))
 

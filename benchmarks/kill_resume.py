@@ -129,7 +129,8 @@ def measure(kills: int, seed: int, workers: int, work: Path) -> list[str]:
             failures += [f"kill {done}: {line}" for line in found]
             is_over = bool(found)
         runs += 1
-        found = [] if run_folder(folder) is None else differences(whole, content(run_folder(folder)))
+        left = run_folder(folder)
+        found = differences(whole, content(left)) if left else ["it left no checkpoint"]
         failures += [f"run {runs}: {line}" for line in found]
         print(f"run {runs}: {'equal, bit for bit' if not found else f'{len(found)} differences'}", flush=True)
         if done >= kills:

@@ -34,15 +34,13 @@ def translate(entries: Mapping) -> Weights:
     """Names to tensors or arrays of any format that is known, recognised by its names, in ours.
 
     Entries that no rule knows keep their names, so that a report shows them.
-    Raises UserError for values that are no tensors, and for graphs that differ from ours.
+    Raises UserError for graphs that differ from ours.
     """
-    entries = {name.removeprefix("module."): value for name, value in entries.items()}  # of DataParallel
-    if not entries or not all(isinstance(value, Tensor | np.ndarray | np.generic) for value in entries.values()):
-        raise UserError("no weights in it: names with tensors or arrays are needed")
+    entries = {name.removeprefix("module."): to_tensor(value) for name, value in entries.items()}  # of DataParallel
     names = entries.keys()
     if any("/" in name for name in names):
         return Weights("TensorFlow", convert_variables(entries), tensorflow_expects(entries))
-    tensors = {name: torch.as_tensor(value) for name, value in entries.items() if not CLASSIFIER.match(name)}
+    tensors = {name: value for name, value in entries.items() if not CLASSIFIER.match(name)}
     if any(name.startswith(("backbone.low_level_features.", "backbone.block20.")) for name in names):
         raise UserError(
             "weights of the known implementation's MobileNet or Xception: that MobileNet pads before its expansion "
@@ -55,6 +53,13 @@ def translate(entries: Mapping) -> Weights:
     tensors = {f"backbone.{name}": value for name, value in tensors.items()}
     expects = {"epsilon": {"backbone": PYTORCH["epsilon"]["backbone"]}, "padding": PYTORCH["padding"]}
     return Weights("DRN" if "backbone.layer0.0.weight" in tensors else "torchvision", tensors, IMAGENET_INPUT | expects)
+
+
+def to_tensor(value: Tensor | np.ndarray | np.generic) -> Tensor:
+    """Arrays of any byte order and stride too: torch takes neither."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
 
 
 def from_known(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,11 +19,9 @@ DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # of DataType in T
 
 def find_prefix(path: Path) -> Path | None:
     """The checkpoint that `path` names: a prefix, one of its files, or a folder that holds one. None: there is none."""
-    for candidate in (path, path.with_suffix("")):
-        if Path(f"{candidate}.index").is_file():
-            return candidate
     if not path.is_dir():
-        return None
+        prefixes = (path, path.with_suffix(""))
+        return next((prefix for prefix in prefixes if Path(f"{prefix}.index").is_file()), None)
     latest = path / "checkpoint"  # TensorFlow's note of the newest one
     if latest.is_file():
         words = latest.read_text(errors="replace").split('"')

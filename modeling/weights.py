@@ -12,18 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from errors import UserError
 from modeling import BACKBONES, HEADS, build_model, default_output_stride, zoo
 from modeling.deeplab import DeepLab
 from modeling.names import translate
 from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
-from utils.checkpoint import read_checkpoint, write_checkpoint
+from utils.checkpoint import is_mapping, read_checkpoint, write_checkpoint
 from utils.distributed import say
 
 EXPECTS = ("mean", "std", "epsilon", "padding")
 CLASSIFIER_NAMES = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
+ARRAYS = Tensor | np.ndarray | np.generic
 Source = str | Path | Mapping
 
 
@@ -54,18 +56,21 @@ class WeightsReport:
             raise UserError(f"{source} does not fill the {what} ({self}; such as {examples}): {fix}")
 
 
-def load_weights(model: nn.Module, source: Source, *, prefix: str = "") -> WeightsReport:
+def load_weights(
+    model: nn.Module, source: Source, *, prefix: str = "", content: Mapping | None = None
+) -> WeightsReport:
     """Copy into `model`, a DeepLab or a backbone alone, every entry of `source` whose name and shape it has,
     and let it expect what the weights do.
 
     `source`: a file, a TensorFlow checkpoint's prefix or folder, or a mapping of names to tensors or arrays (also a
     whole checkpoint of ours, whose averaged weights are taken where it has them). A backbone alone leaves the head.
     `prefix` ("backbone."): only entries that begin so. Epsilon, padding, mean and std are set in place.
+    `content`: what `read_source` gave for `source`, where that is read already.
     Nothing is judged here: see the report. Raises UserError for a file that holds no weights.
     """
     if not isinstance(model, DeepLab):
         model = DeepLab(model, nn.Identity(), nn.Identity())
-    weights, expects = read_weights(source)
+    weights, expects = read_weights(source, content)
     own = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
     entries = {name: value for name, value in weights.entries.items() if name.startswith(prefix)}
     shared = [name for name in own if name in entries]
@@ -84,9 +89,10 @@ def load_weights(model: nn.Module, source: Source, *, prefix: str = "") -> Weigh
     return report
 
 
-def read_weights(source: Source) -> tuple:
+def read_weights(source: Source, content: Mapping | None = None) -> tuple:
     """(weights under our names, what they expect)."""
-    content = source if isinstance(source, Mapping) else read_source(source)
+    if content is None:
+        content = source if isinstance(source, Mapping) else read_source(source)
     try:
         weights = translate(state_of(content))
     except UserError as error:
@@ -101,14 +107,22 @@ def read_source(source: str | Path) -> Mapping:
         return read_tf_checkpoint(prefix)
     if path.is_dir():
         raise UserError(f"{path} is a folder without a TensorFlow checkpoint (*.index): name a file of weights")
-    return read_checkpoint(path)
+    content = read_checkpoint(path)
+    try:
+        state_of(content)
+    except UserError as error:
+        raise UserError(f"{path} has {error}") from None
+    return content
 
 
 def state_of(content: Mapping) -> Mapping:
-    """The names and tensors in a file's content: averaged ones before trained ones before the content itself."""
+    """The names and tensors in a file's content: averaged ones before trained ones before the content itself.
+
+    Raises UserError where there are none.
+    """
     state = content.get("ema_state_dict", content.get("state_dict", content))
-    if not isinstance(state, Mapping):
-        raise UserError("no weights in it: names with tensors or arrays are needed")
+    if not is_mapping(state) or not state or not all(isinstance(value, ARRAYS) for value in state.values()):
+        raise UserError("no weights in it: give names with tensors or arrays")
     return state
 
 
@@ -173,7 +187,7 @@ def convert(args: argparse.Namespace) -> None:
         args.backbone, num_classes, output_stride=out_stride, head=args.head, multi_grid=args.multi_grid,
         width=args.width, wide_tap=args.wide_tap,
     )  # fmt: skip
-    report = load_weights(model, content)
+    report = load_weights(model, args.source, content=content)
     print(report)
     for name in ("missing", "unexpected", "mismatched"):
         print("".join(f"  {name} {entry}\n" for entry in getattr(report, name)), end="")
@@ -181,8 +195,9 @@ def convert(args: argparse.Namespace) -> None:
         has_head = any(not name.startswith("backbone.") for name in report.loaded)
         what, prefix = ("network", "") if has_head else (f"{args.backbone} backbone", "backbone.")
         report.require(what, args.source, "give the flags it was trained with, or --partial-weights", prefix)
+    left = {"untrained": report.missing + report.mismatched}
     try:
-        write_checkpoint(Path(args.out), {"state_dict": model.state_dict(), "config": config} | model.expects)
+        write_checkpoint(Path(args.out), {"state_dict": model.state_dict(), "config": config} | model.expects | left)
     except OSError as error:
         raise UserError(f"cannot write {args.out} ({error.strerror}): give another --out") from error
     print(args.out)

@@ -120,8 +120,8 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path, full_disk):
 
 def test_what_waits_is_written_in_its_order_and_in_its_last_form(tmp_path, capsys):
     writer, folder = PatientWriter(), tmp_path / "later"
-    writer.replace(folder / "best", b"1")
     writer.replace(folder / "latest", b"1")
+    writer.replace(folder / "best", b"1")
     writer.append(folder / "log", b"a\n")
     writer.append(folder / "log", b"b\n")
     writer.replace(folder / "latest", b"2")
@@ -260,6 +260,14 @@ def as_old_format(path):
     torch.save({"config": RunsCode(exec, "open('executed', 'w')")}, path, _use_new_zipfile_serialization=False)
 
 
+def as_later_pickle(path):
+    path.write_bytes(pickle.dumps({"state_dict": SetsState()}, protocol=4))
+
+
+def as_torchscript(path):
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), path)
+
+
 def as_tensor_name(path):
     torch.save({"state_dict": {"w": torch.ones(1), "x": RunsCode(os.mkdir, "executed")}}, path)
 
@@ -275,14 +283,17 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("write", [as_zip, as_plain_pickle, as_old_format, as_tensor_name])
+@pytest.mark.filterwarnings("error", "ignore:`torch.jit")
+@pytest.mark.parametrize(
+    "write", [as_zip, as_plain_pickle, as_later_pickle, as_old_format, as_torchscript, as_tensor_name]
+)
 @pytest.mark.parametrize(("main", "flags"), COMMANDS, ids=[" ".join(flags) for _, flags in COMMANDS])
 def test_code_in_a_checkpoint_is_refused_by_every_command(write, main, flags, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "evil.pth")
     assert main([*flags, "evil.pth"]) == 2
     (line,) = said(capsys.readouterr().err)
-    assert line.startswith("error: evil.pth cannot be read as a checkpoint")
+    assert line.startswith("error: evil.pth cannot be read as a checkpoint") and "weights_only" not in line
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["evil.pth"]
 
 
@@ -330,6 +341,25 @@ def without_a_part(path):
     write_checkpoint(path, state)
 
 
+def without_anything(path):
+    torch.save({}, path)
+
+
+def with_entry(name, value):
+    def damage(path):
+        write_checkpoint(path, read_checkpoint(path) | {name: value})
+
+    damage.__name__ = f"with_{name}_{value!r}"
+    return damage
+
+
+STRANGE_ENTRIES = [
+    ("classes", 5), ("classes", None), ("palette", 3), ("palette", [[0, 0]]), ("mean", "x"), ("std", [1.0]),
+    ("epoch", "x"), ("step", -5), ("best_pred", "x"), ("epoch_losses", None), ("broken", [1]), ("optimizer", None),
+    ("state_dict", {1: torch.ones(1)}), ("padding", "none"),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run to take copies of."""
@@ -363,6 +393,8 @@ def run(finished, tmp_path):
         (of_the_known_implementation, "holds weights but no run to go on with: add --ft"),
         (of_another_network, "does not fit the run it says it is of"),
         (without_a_part, "does not fit the run it says it is of (KeyError: 'scaler')"),
+        (without_anything, "holds weights but no run to go on with: add --ft"),
+        *((with_entry(name, value), f"is damaged, its {name} is ") for name, value in STRANGE_ENTRIES),
     ],
 )
 def test_a_file_that_cannot_be_resumed_is_one_line(run, tmp_path, capsys, damage, said_of_it):
@@ -374,6 +406,29 @@ def test_a_file_that_cannot_be_resumed_is_one_line(run, tmp_path, capsys, damage
     (line,) = said(capsys.readouterr().err)
     assert status == 2 and line.startswith(f"error: {checkpoint} ") and said_of_it in line
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "said_of_it"),
+    [(without_anything, "has no weights in it"), (with_entry("mean", "x"), "is damaged"), (a_list, "holds a list")],
+)
+@pytest.mark.parametrize(("main", "flags"), COMMANDS[1:], ids=[" ".join(flags) for _, flags in COMMANDS[1:]])
+def test_a_file_without_weights_is_one_line_from_every_command(run, tmp_path, capsys, damage, said_of_it, main, flags):
+    checkpoint = run[1] / "checkpoint.pth.tar"
+    damage(checkpoint)
+    assert main([*flags, str(checkpoint)]) == 2
+    (line,) = said(capsys.readouterr().err)
+    assert line.startswith(f"error: {checkpoint} {said_of_it}")
+
+
+def test_auto_passes_over_what_is_no_file_and_finds_a_best_one_alone(run, tmp_path, capsys):
+    data, folder = run
+    (folder / "checkpoint.pth.tar").unlink()
+    (folder / "checkpoint.pth.tar").mkdir()
+    _, later = in_process(data, tmp_path / "run", "--resume", "auto", "--epochs", "2", "--no-val")
+    out = capsys.readouterr().out
+    assert f"passing over no file {folder / 'checkpoint.pth.tar'} (it is a folder" in out
+    assert f"resuming {folder / 'model_best.pth.tar'}" in out and later == folder
 
 
 def test_auto_says_which_newest_checkpoint_it_passes_over_and_why(run, tmp_path, capsys):

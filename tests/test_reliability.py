@@ -14,6 +14,7 @@ import torch
 from conftest import save_label, write_voc
 from running import ROOT, Killed, begin, command, complete, end, in_process, log, torchrun, wait_for
 
+import build
 import dataloaders.base
 from benchmarks import kill_resume
 from benchmarks.killed_train import PLACES
@@ -183,6 +184,29 @@ def test_a_second_interrupt_does_not_wait_for_the_step(data, tmp_path, monkeypat
     monkeypatch.setattr(Trainer, "train_step", train_step)
     status, folder = in_process(data, tmp_path / "run", "--epochs", "3", "--save-every", "1", "--no-val")
     assert status == 130 and read_checkpoint(folder / "checkpoint.pth.tar")["step"] == 2
+
+
+def test_a_second_interrupt_counts_whatever_came_between():
+    with StopSignals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.read(signals.take()).stop == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 0)])
+def test_a_signal_before_the_first_step(data, tmp_path, monkeypatch, number, status):
+    build_network = build.network
+
+    def network(*arguments):
+        signal.raise_signal(number)
+        return build_network(*arguments)
+
+    monkeypatch.setattr(build, "network", network)
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)]
+    assert in_process(data, tmp_path / "run", "--max-steps", "1", "--no-val")[0] == status
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
 def test_a_doubled_interrupt_under_torchrun_is_one(monkeypatch):

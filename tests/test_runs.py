@@ -16,7 +16,7 @@ from utils.checkpoint import read_checkpoint, write_atomically, write_checkpoint
 from utils.class_weights import class_weights
 from utils.patient_writer import PatientWriter
 from utils.run_folder import RunFolder, newest_checkpoint
-from utils.summaries import Board, cut_back_events, event_step, read_records
+from utils.summaries import Board, cut_back_events, read_records
 
 
 class RunsCode:
@@ -102,7 +102,8 @@ def test_events_are_cut_back_to_the_step(tmp_path):
     path.write_bytes(whole[:-5])  # killed while the last record was written
     cut_back_events(tmp_path, 3)
     records = read_records(path.read_bytes())
-    assert [event_step(r) for r in records if Event.FromString(r[12:-4]).summary.value] == [1, 2, 3]
+    events = [Event.FromString(record[12:-4]) for record in records]
+    assert [event.step for event in events if event.summary.value] == [1, 2, 3]
     assert whole.startswith(path.read_bytes())
 
 

@@ -186,7 +186,7 @@ def test_a_tensorflow_checkpoint_fills_the_network(tf_checkpoint):
     assert set(report.loaded) == set(expected)
 
 
-def test_a_tensorflow_checkpoint_is_found_by_any_of_its_names(tf_checkpoint):
+def test_a_tensorflow_checkpoint_is_found_by_any_of_its_names(tf_checkpoint, monkeypatch):
     prefix, _ = tf_checkpoint
     other = write_tf_checkpoint(
         prefix.with_name("model.ckpt-99999"), {"logits/semantic/biases": np.zeros(2, np.float32)}
@@ -194,6 +194,8 @@ def test_a_tensorflow_checkpoint_is_found_by_any_of_its_names(tf_checkpoint):
     (prefix.parent / "checkpoint").write_text(f'model_checkpoint_path: "{prefix.name}"\n')
     names = (str(prefix), f"{prefix}.index", f"{prefix}.data-00000-of-00002", str(prefix.parent))
     assert all(find_prefix(Path(name)) == prefix for name in names)
+    monkeypatch.chdir(prefix.parent)
+    assert find_prefix(Path()) == Path(prefix.name) and find_prefix(Path("/")) is None
     (prefix.parent / "checkpoint").unlink()
     assert find_prefix(prefix.parent) == other  # the newest
     assert find_prefix(prefix.parent.parent) is None
@@ -327,6 +329,19 @@ def test_a_prefix_of_parallel_training_is_taken_off():
     assert not report.faults()
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_of_any_order_and_rights_are_copied():
+    model, other = (build_model("mobilenet", 2, head="lite", width=0.25) for _ in range(2))
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    name = "backbone.features.0.0.weight"
+    arrays[name] = np.flip(np.flip(arrays[name], 0).copy(), 0)  # strides below 0
+    arrays["decoder.classifier.weight"] = arrays["decoder.classifier.weight"].astype(">f4")
+    for value in arrays.values():
+        value.flags.writeable = False
+    assert not load_weights(other, arrays).faults()
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
+
+
 def test_the_averaged_weights_of_a_checkpoint_come_first():
     model = build_model("mobilenet", 2, head="lite", width=0.25)
     zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
@@ -403,7 +418,9 @@ def test_convert_reports_and_refuses(tf_checkpoint, classifier_file, tmp_path, c
     assert "say how many classes the network is to have" in capsys.readouterr().err
     assert not out.exists()
     assert weights_command.main([classifier_file, *MOBILENET, "--num-classes", "4", "--out", str(out)]) == 0
-    assert read_checkpoint(out)["state_dict"]["decoder.classifier.weight"].shape[0] == 4
+    converted = read_checkpoint(out)
+    assert converted["state_dict"]["decoder.classifier.weight"].shape[0] == 4
+    assert all(name.startswith(("aspp.", "decoder.")) for name in converted["untrained"]) and converted["untrained"]
 
 
 def test_flags_that_contradict_a_checkpoint_are_refused(tmp_path, tf_checkpoint, capsys):

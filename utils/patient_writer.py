@@ -24,7 +24,8 @@ class PatientWriter:
         return [*self.whole, *self.tails]
 
     def replace(self, path: Path, data: bytes | memoryview) -> None:
-        """Put `data` at `path`. Files are written in the order in which they were first handed over."""
+        """Put `data` at `path`. Files that wait are written in the order in which they were last handed over."""
+        self.whole.pop(path, None)
         self.whole[path] = data
         self.retry()
 
@@ -34,11 +35,11 @@ class PatientWriter:
         self.attempt(path, append_whole, self.tails)
 
     def retry(self) -> None:
-        """Write all that is waiting."""
-        for path in list(self.whole):
-            self.attempt(path, write_atomically, self.whole)
+        """Write all that is waiting: the log's rows before the checkpoint that counts them."""
         for path in list(self.tails):
             self.attempt(path, append_whole, self.tails)
+        for path in list(self.whole):
+            self.attempt(path, write_atomically, self.whole)
         if self.is_failing and not self.unwritten:
             self.is_failing = False
             tqdm.write("the files of the run can be written again, and are", file=sys.stderr)

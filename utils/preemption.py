@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from utils.broken import broken_files
 
@@ -35,7 +35,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: int | None = None
         self.is_save_wanted = False
-        self.first_interrupt = 0.0
+        self.first_interrupt: float | None = None
 
     def __enter__(self) -> "StopSignals":
         numbers = (*self.STOPS, signal.SIGUSR1)
@@ -50,12 +50,14 @@ class StopSignals:
         if number == signal.SIGUSR1:
             self.is_save_wanted = True
             return
-        if number == signal.SIGINT and self.received == signal.SIGINT:
+        if number == signal.SIGINT and self.first_interrupt is not None:
             pause = DOUBLED_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
             if time.monotonic() - self.first_interrupt >= pause:
                 raise KeyboardInterrupt
             return
-        self.received, self.first_interrupt = number, time.monotonic()
+        self.received = number
+        if number == signal.SIGINT:
+            self.first_interrupt = time.monotonic()
 
     def take(self) -> list[float]:
         """A flag a signal, to be summed over the processes. SIGUSR1's is answered by that, and taken down."""
@@ -70,13 +72,21 @@ class StopSignals:
 
 
 @contextlib.contextmanager
-def no_save_signal() -> Iterator[None]:
-    """While a run is being set up there is nothing to save: SIGUSR1, which would end the process, does nothing."""
-    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+def setting_up() -> Iterator[None]:
+    """While a run is being set up there is nothing to save: SIGUSR1 does nothing, SIGTERM ends it with status 143."""
+    previous = {
+        signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, leave),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 class UntilStopped:

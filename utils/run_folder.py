@@ -66,7 +66,7 @@ def is_logged(line: bytes, epoch: int) -> bool:
     """A whole line of an epoch up to `epoch`: a process or machine that went down may leave half of one."""
     try:
         return line.endswith(b"\n") and json.loads(line)["epoch"] <= epoch
-    except ValueError:
+    except (ValueError, TypeError, KeyError):
         return False
 
 
@@ -81,10 +81,11 @@ def newest_checkpoint(runs: Path) -> Path | None:
 
 
 def newest_checkpoints(runs: Path) -> Iterator[Path]:
-    """Where to go on, the last written first; after each latest checkpoint the best one of its run."""
-    files = [(runs / f"experiment_{number}" / CHECKPOINT, number) for number in experiments(runs)]
-    found = [(path.stat().st_mtime_ns, number, path) for path, number in files if path.is_file()]
-    for _, _, path in sorted(found, reverse=True):
-        yield path
-        if (best := path.with_name(BEST)).is_file():
-            yield best
+    """Where to go on, the run last written first; of each run the latest checkpoint before the best."""
+    found = []
+    for number in experiments(runs):
+        paths = [runs / f"experiment_{number}" / name for name in (CHECKPOINT, BEST)]
+        if paths := [path for path in paths if path.exists()]:
+            found.append((paths[0].stat().st_mtime_ns, number, paths))
+    for _, _, paths in sorted(found, reverse=True):
+        yield from paths

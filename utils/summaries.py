@@ -87,7 +87,3 @@ def read_records(data: bytes) -> list[bytes]:
         records.append(data[start:end])
         start = end
     return records
-
-
-def event_step(record: bytes) -> int:
-    return Event.FromString(record[12:-4]).step
