@@ -107,6 +107,7 @@ def take_up(trainer: Trainer, state: dict, source: str) -> None:
     try:
         trainer.resume(state)
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        trainer.run.discard_if_empty()
         what = (str(error).strip().splitlines() or [""])[0]
         raise UserError(
             f"{source} does not fit the run it says it is of ({type(error).__name__}: {what}): "

@@ -408,6 +408,16 @@ def test_a_file_that_cannot_be_resumed_is_one_line(run, tmp_path, capsys, damage
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_checkpoint_from_elsewhere_that_does_not_fit_leaves_no_folder(run, tmp_path, capsys):
+    data, folder = run
+    alone = tmp_path / "alone.pth.tar"
+    (folder / "checkpoint.pth.tar").rename(alone)
+    without_a_part(alone)
+    status, _ = in_process(data, tmp_path / "runs", "--resume", str(alone), "--epochs", "3")
+    assert status == 2 and "does not fit" in capsys.readouterr().err
+    assert list(tmp_path.glob("runs/**/experiment_*")) == []
+
+
 @pytest.mark.parametrize(
     ("damage", "said_of_it"),
     [(without_anything, "has no weights in it"), (with_entry("mean", "x"), "is damaged"), (a_list, "holds a list")],

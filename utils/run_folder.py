@@ -1,5 +1,6 @@
 """`<run dir>/<dataset>/<checkname>/experiment_<n>/`: the files of one run."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,11 @@ class RunFolder:
                     number += 1
         except OSError as error:
             raise UserError(f"cannot make a run folder in {runs} ({error.strerror}): give another --run-dir") from error
+
+    def discard_if_empty(self) -> None:
+        """Take back a folder that was made for a run which cannot begin."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def write_config(self, config: dict) -> None:
         """Raises UserError where the folder cannot be written: a run must not begin there."""
