@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ class PictureSet(ABC):
     classes: tuple[str, ...]
     palette: list[tuple[int, int, int]]
     has_labels = True  # without them (a test split) every label reads as 255 throughout
+    notes: Sequence[str] = ()  # what is worth a look, but no problem
     has_void_border: bool | None = False  # whether 255 is drawn around objects; None: see the labels
 
     @functools.cached_property

@@ -5,6 +5,7 @@ One table. Where the mistake lies in the data, `python -m dataloaders.check` mus
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,13 @@ import torch
 from conftest import box, run_lengths, save_label
 from PIL import Image
 from pycocotools import mask as mask_tools
-from running import in_process, said
+from running import begin, command, end, in_process, said
 from scipy.io import savemat
 
 from dataloaders import build_dataset
 from dataloaders import check as checker
 from utils.checkpoint import read_checkpoint, write_checkpoint
+from utils.class_weights import count_pixels
 
 
 class Case(NamedTuple):
@@ -79,6 +81,10 @@ def annotations(change: Callable[[dict], object], name: str = ANNOTATIONS) -> Ca
         (root / name).write_text(json.dumps(content))
 
     return damage
+
+
+def outline(segmentation: object) -> Callable:
+    return annotations(lambda content: content["annotations"][0].update(segmentation=segmentation))
 
 
 def other_root(dataset: str) -> Callable:
@@ -165,8 +171,19 @@ COCO = [
          annotations(lambda content: content.update(categories=[{"id": 999, "name": "x"}]))),
     Case("image unlisted", ("annotates the image 77",), "coco",
          annotations(lambda content: content["annotations"][0].update(image_id=77))),
-    Case("outline of nothing", ("no polygons and no run lengths",), "coco",
-         annotations(lambda content: content["annotations"][0].update(segmentation=5))),
+    Case("outline of nothing", ("in image 1 that is no polygons and no run lengths", "correct it"), "coco", outline(5)),
+    Case("outline without polygons", ("is no polygons",), "coco", outline([])),
+    Case("polygon of text", ("in image 1 that holds other than coordinates",), "coco", outline([["a"] * 6])),
+    Case("polygon far away", ("in image 1 that holds other than coordinates",), "coco", outline([[1e9] * 6])),
+    Case("polygon of seven numbers", ("in image 1 that has an odd number",), "coco", outline([[1, 2, 3, 4, 5, 6, 7]])),
+    Case("run lengths of another size", ("has the size [80, 101], not the picture's [80, 100]",), "coco",
+         outline({"size": [80, 101], "counts": [8080]})),
+    Case("run lengths too short", ("do not fill the picture",), "coco", outline({"size": [80, 100], "counts": [9, 9]})),
+    Case("run lengths that are none", ("do not fill the picture",), "coco",
+         outline({"size": [80, 100], "counts": "garbage!!"})),
+    Case("run lengths cut off", ("do not fill the picture",), "coco", outline({"size": [80, 100], "counts": "P0"})),
+    Case("picture without size", ("lists an image without file_name, height, id, width",), "coco",
+         annotations(lambda content: content["images"][0].update(height="80"))),
     Case("picture missing from disk", ("000000000004.jpg is missing", "unpack"), "coco",
          without("train2017/000000000004.jpg")),
 ]  # fmt: skip
@@ -357,3 +374,19 @@ def test_outlines_of_every_kind_are_drawn_and_short_polygons_left_out(coco_root,
     assert (drawn[0][12:58, 12:58] == 15).all() and not drawn[3].any()
     for part in drawn[1:3]:
         assert np.array_equal(part, mask * 15)
+
+
+@pytest.mark.parametrize("call", ["count_pixels", "keys_with_enough"])
+def test_an_error_closes_the_bar_so_that_its_line_stands_alone_and_last(call, coco_root, monkeypatch, capsys):
+    data = build_dataset("coco", "val", root=str(coco_root))
+    monkeypatch.setattr(type(data), "draw", lambda *_: int("no number"))
+    with pytest.raises(ValueError, match="no number") as kept:  # as train.py keeps the error while it prints
+        data.keys_with_enough() if call == "keys_with_enough" else count_pixels(data, skip_broken=False)
+    print("error: the line", file=sys.stderr)
+    assert kept and capsys.readouterr().err.split("\n")[-2:] == ["error: the line", ""]
+
+
+def test_the_error_is_the_last_line_of_a_process(coco_root, tmp_path):
+    outline([["a"] * 6])(coco_root)
+    status, _, err = end(begin(command(["--dataset", "coco", "--data-root", str(coco_root)], tmp_path / "run")))
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1
