@@ -22,6 +22,7 @@ from dataloaders.base import IGNORE_INDEX, PictureSet
 from dataloaders.samples import init_worker
 from errors import UserError
 from utils.files import write_atomically
+from utils.flags import Parser
 from utils.progress import progress
 
 
@@ -66,6 +67,7 @@ def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
         report.problems.append(error.line())
         return report
     report.pictures = len(pictures)
+    report.notes += pictures.notes
     report.classes = {key: {"pixels": 0, "pictures": 0} for key in pictures.classes}
     loader = DataLoader(
         Examined(pictures), batch_size=None, num_workers=workers, worker_init_fn=init_worker, collate_fn=unchanged
@@ -141,7 +143,7 @@ def histogram(report: SplitReport) -> list[str]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataloaders.check", description="Check a data set.")
+    parser = Parser(prog="python -m dataloaders.check", description="Check a data set.")
     parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
     parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's pictures in train")

@@ -135,6 +135,8 @@ LAYOUT = [
     Case("split empty", ("train.txt lists no picture", "one id a line"), damage=text(TRAIN, "\r\n\n")),
     Case("split not text", ("train.txt cannot be read as text", "UTF-8"), damage=text(TRAIN, b"\xff\xfe\x00t")),
     Case("id without picture", ("no picture for id t.0", "add it"), damage=lambda root: picture(root).unlink()),
+    Case("two pictures of an id", ("t.0.jpg and ", "t.0.png both are of id t.0", "take one of them out"),
+         damage=lambda root: shutil.copy(label(root), picture(root).with_suffix(".png"))),
     Case("id without label", ("t.0.png is missing", "add it"), damage=lambda root: label(root).unlink()),
     Case("town without labels", ("gtFine_labelIds.png is missing", "unpack"), "cityscapes",
          lambda root: next(root.glob("gtFine/train/*/*")).unlink()),
