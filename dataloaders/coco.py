@@ -28,6 +28,8 @@ class COCO(PictureSet):
     Training keeps pictures with more than 1000 pixels of the 20 classes; every other split keeps all.
     """
 
+    has_label_files = False
+
     def __init__(self, root: Path, split: str, *, report: Report = refuse):
         self.name, self.classes, self.palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
         self.annotation_file = root / "annotations" / f"instances_{split}2017.json"

@@ -15,7 +15,8 @@ Report = Callable[[Sequence[str]], None]
 def refuse(problems: Sequence[str]) -> None:
     """Raise UserError with the first of `problems`, where there is one."""
     if problems:
-        more = f" ({len(problems)} such problems; python -m dataloaders.check lists them)" if len(problems) > 1 else ""
+        num_more = len(problems) - 1
+        more = f"; and {num_more} more: python -m dataloaders.check lists all" if num_more else ""
         raise UserError(problems[0] + more)
 
 
