@@ -241,8 +241,6 @@ def roots(request):
     def find(name: str) -> tuple[list[str], Path]:
         if name == "sbd":
             voc, sbd = request.getfixturevalue("voc_root"), request.getfixturevalue("sbd_root")
-            # As many as a batch has: the first batch then meets SBD's pictures
-            (voc / TRAIN).write_text("t1\n")
             return ["--dataset", "pascal", "--data-root", str(voc), "--use-sbd", "--sbd-root", str(sbd)], sbd
         root = request.getfixturevalue({"pascal": "voc"}.get(name, name) + "_root")
         return ["--dataset", name, "--data-root", str(root)], root
@@ -264,8 +262,7 @@ def test_bad_input_is_one_line_with_the_fix(case, roots, tmp_path, capsys):
     data, root = roots(case.dataset)
     case.damage(root)
     (tmp_path / "run/folder/x/experiment_0").mkdir(parents=True)
-    size = ["--batch-size", "4"] if case.dataset == "sbd" else []
-    status, _ = in_process(data, tmp_path / "run", "--epochs", "1", *size, *case.flags)
+    status, _ = in_process(data, tmp_path / "run", "--epochs", "1", *case.flags)
     lines = said(capsys.readouterr().err)
     assert status == 2
     assert len(lines) == 1 and lines[0].startswith("error: ") and holds(lines[0], case.said), lines
