@@ -12,6 +12,7 @@ from dataloaders import (
     StepSampler,
     TrainSamples,
     build_dataset,
+    check_labels,
     train_loader,
     whole_loader,
 )
@@ -38,6 +39,8 @@ def datasets(args: argparse.Namespace, state: dict | None) -> tuple[PictureSet, 
             f"the data {len(train_set.classes)} ({', '.join(train_set.classes[:3])}, ...): "
             "give the data it was trained on, or add --ft"
         )
+    for pictures in filter(None, (train_set, val_set)):
+        check_labels(pictures, workers=args.workers, skip_broken=args.skip_broken)
     return train_set, val_set
 
 

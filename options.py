@@ -16,6 +16,7 @@ from flag_types import add_size_flag, non_negative, non_negative_int, positive, 
 from modeling import BACKBONES, HEADS, default_output_stride
 from utils.device import DEVICES
 from utils.distributed import say
+from utils.flags import Parser
 from utils.losses import LOSSES
 from utils.lr_schedule import SCHEDULES
 
@@ -55,13 +56,6 @@ class DefaultsFormatter(argparse.HelpFormatter):
         if is_silent or "(default" in action.help:
             return action.help
         return f"{action.help} (default: %(default)s)"
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as all other bad input is told."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 class Gone(argparse.Action):

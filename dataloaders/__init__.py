@@ -7,13 +7,14 @@ from dataloaders.layout import Report, refuse
 from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 from dataloaders.sampler import StepSampler
 from dataloaders.samples import TrainSamples, train_loader, whole_loader
+from dataloaders.survey import check_labels
 from dataloaders.transforms import RandomScaleCrop
 from errors import UserError
 from mypath import Path as Roots
 
 __all__ = [
     "DATASETS", "IGNORE_INDEX", "PictureSet", "RandomScaleCrop", "StepSampler", "TrainSamples", "build_dataset",
-    "class_names", "train_loader", "whole_loader",
+    "check_labels", "class_names", "train_loader", "whole_loader",
 ]  # fmt: skip
 
 DATASETS = ("pascal", "cityscapes", "coco", "folder", "demo")

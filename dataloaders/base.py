@@ -3,12 +3,13 @@
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dataloaders.pairs import Pair, check_values, open_label, open_picture, turn_upright
+from dataloaders.pairs import Opener, Pair, check_values, open_label, open_picture, turn_upright
 from dataloaders.palettes import palette_image
 from errors import UserError
 from utils.losses import IGNORE_INDEX
@@ -23,7 +24,9 @@ class PictureSet(ABC):
     ids: list[str]
     classes: tuple[str, ...]
     palette: list[tuple[int, int, int]]
+    has_label_files = True  # one for each picture; else labels are drawn
     has_labels = True  # without them (a test split) every label reads as 255 throughout
+    notes: Sequence[str] = ()  # what is worth a look, but no problem
     has_void_border: bool | None = False  # whether 255 is drawn around objects; None: see the labels
 
     @functools.cached_property
@@ -55,12 +58,12 @@ class PictureSet(ABC):
             raise problems[0]
         return picture, label
 
-    def examine(self, index: int) -> Pair:
-        """The same, with all that is wrong about the two."""
+    def examine(self, index: int, opened: Opener = open_picture) -> Pair:
+        """The same, with all that is wrong about the two; `opened` gives (picture, its turn) of a path."""
         problems, picture, turn, label = [], None, None, None
         path, source = self.picture_path(index), self.describe_label(index)
         try:
-            picture, turn = open_picture(path)
+            picture, turn = opened(path)
         except UserError as error:
             problems.append(error)
         try:

@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from torch.utils.data import DataLoader, Dataset
-
 from dataloaders import DATASETS, build_dataset
-from dataloaders.base import IGNORE_INDEX, PictureSet
-from dataloaders.samples import init_worker
+from dataloaders.base import IGNORE_INDEX
+from dataloaders.survey import Found, survey
 from errors import UserError
 from utils.files import write_atomically
-from utils.progress import progress
+from utils.flags import Parser
 
 
 @dataclass
@@ -39,24 +37,6 @@ class SplitReport:
     sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> pictures, the most frequent first
 
 
-class Examined(Dataset):
-    """What `PictureSet.examine` finds, as plain values."""
-
-    def __init__(self, pictures: PictureSet):
-        self.pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> dict:
-        picture, label, problems = self.pictures.examine(index)
-        return {
-            "problems": [problem.line() for problem in problems],
-            "counts": None if label is None else label.histogram()[:256],
-            "size": None if picture is None else f"{picture.width}x{picture.height}",
-        }
-
-
 def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
     """Layout, then every pair; `roots` are those of `build_dataset`."""
     report = SplitReport(split)
@@ -66,29 +46,23 @@ def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
         report.problems.append(error.line())
         return report
     report.pictures = len(pictures)
+    report.notes += pictures.notes
     report.classes = {key: {"pixels": 0, "pictures": 0} for key in pictures.classes}
-    loader = DataLoader(
-        Examined(pictures), batch_size=None, num_workers=workers, worker_init_fn=init_worker, collate_fn=unchanged
-    )
-    bar = progress(f"checking {split}", 0, len(pictures), iterable=loader, unit="picture")
-    for key, found in zip(pictures.ids, bar, strict=True):
+    for key, found in zip(pictures.ids, survey(f"checking {split}", pictures, workers=workers), strict=True):
         add(report, key, found)
     conclude(report, pictures.ids)
     return report
 
 
-def unchanged(found: dict) -> dict:
-    return found
-
-
-def add(report: SplitReport, key: str, found: dict) -> None:
+def add(report: SplitReport, key: str, found: Found) -> None:
     """Count one picture."""
-    report.problems += found["problems"]
-    if found["size"]:
-        report.sizes[found["size"]] = report.sizes.get(found["size"], 0) + 1
-    if found["counts"] is None:
+    report.problems += [problem.line() for problem in found.problems]
+    if found.size:
+        size = "x".join(map(str, found.size))
+        report.sizes[size] = report.sizes.get(size, 0) + 1
+    if found.counts is None:
         return
-    counts = found["counts"]
+    counts = found.counts
     for entry, pixels in zip(report.classes.values(), counts, strict=False):
         entry["pixels"] += pixels
         entry["pictures"] += pixels > 0
@@ -141,7 +115,7 @@ def histogram(report: SplitReport) -> list[str]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataloaders.check", description="Check a data set.")
+    parser = Parser(prog="python -m dataloaders.check", description="Check a data set.")
     parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
     parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's pictures in train")

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_tools
-from tqdm import tqdm
 
-from dataloaders.annotations import read_annotations
+from dataloaders.annotations import MIN_NUMBERS, read_annotations
 from dataloaders.base import IGNORE_INDEX, PictureSet
 from dataloaders.layout import Report, hint, refuse, require_folder
 from dataloaders.palettes import VOC_CLASSES, voc_palette
 from errors import UserError
 from utils.cache import cached
+from utils.distributed import say
+from utils.progress import progress
 
 # COCO category of VOC's classes 1..20, in their order
 CATEGORIES = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
@@ -27,6 +28,8 @@ class COCO(PictureSet):
     Training keeps pictures with more than 1000 pixels of the 20 classes; every other split keeps all.
     """
 
+    has_label_files = False
+
     def __init__(self, root: Path, split: str, *, report: Report = refuse):
         self.name, self.classes, self.palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
         self.annotation_file = root / "annotations" / f"instances_{split}2017.json"
@@ -39,7 +42,12 @@ class COCO(PictureSet):
         self.folder = next((folder for folder in folders if folder.is_dir()), folders[0])
         require_folder(self.folder, "coco", f"{split}2017/, images/{split}2017/ or images/")
         self.digest = hashlib.sha256(self.annotation_file.read_bytes()).hexdigest()
-        self.pictures, self.objects = read_annotations(self.annotation_file, CLASS_OF, report)
+        self.pictures, self.objects, num_short = read_annotations(self.annotation_file, CLASS_OF, report)
+        if num_short:
+            self.notes = [
+                f"{self.annotation_file}: {num_short} polygons of fewer than {MIN_NUMBERS} numbers are left out"
+            ]
+            say(self.notes[0])
         self.keys = sorted(self.pictures)
         if split == "train":
             self.keys = cached(f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels", self.keys_with_enough)
@@ -74,8 +82,9 @@ class COCO(PictureSet):
         return f"{self.annotation_file} (image {self.keys[index]})"
 
     def keys_with_enough(self) -> list[int]:
-        bar = tqdm(self.keys, desc="choosing COCO pictures (once)", unit="picture")
-        return [key for key in bar if np.isin(self.draw(key), range(1, 21)).sum() > MIN_PIXELS]
+        title = "choosing COCO pictures (once)"
+        with progress(title, 0, len(self.keys), iterable=self.keys, unit="picture") as bar:
+            return [key for key in bar if np.isin(self.draw(key), range(1, 21)).sum() > MIN_PIXELS]
 
     def draw(self, key: int) -> np.ndarray:
         """uint8 [H, W]: the class, 255 where two classes overlap and in crowds, 0 elsewhere."""
@@ -83,7 +92,7 @@ class COCO(PictureSet):
         label = np.zeros((height, width), np.uint8)
         crowd = np.zeros((height, width), bool)
         for number, is_crowd, outline in self.objects.get(key, ()):
-            inside = self.decode(outline, key, height, width)
+            inside = decode_outline(outline, height, width)
             if is_crowd:
                 crowd |= inside
                 continue
@@ -92,20 +101,6 @@ class COCO(PictureSet):
             label[clash] = IGNORE_INDEX
         label[crowd] = IGNORE_INDEX
         return label
-
-    def decode(self, outline: list | dict, key: int, height: int, width: int) -> np.ndarray:
-        try:
-            inside = decode_outline(outline, height, width)
-        except (ValueError, TypeError, LookupError) as error:
-            raise UserError(
-                f"{self.annotation_file} outlines nothing in image {key} ({error}): get it again"
-            ) from error
-        if inside.shape != (height, width):
-            raise UserError(
-                f"{self.annotation_file} outlines {inside.shape[1]}x{inside.shape[0]} pixels in image {key}, "
-                f"which it lists as {width}x{height}: get it again"
-            )
-        return inside
 
 
 def decode_outline(outline: list | dict, height: int, width: int) -> np.ndarray:

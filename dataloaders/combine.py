@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from dataloaders.base import PictureSet
-from dataloaders.pairs import Pair
+from dataloaders.pairs import Opener, Pair, open_picture
 
 
 class Union(PictureSet):
@@ -30,9 +30,9 @@ class Union(PictureSet):
         part, place = self.places[index]
         return part.label_path(place)
 
-    def examine(self, index: int) -> Pair:
+    def examine(self, index: int, opened: Opener = open_picture) -> Pair:
         part, place = self.places[index]
-        return part.examine(place)
+        return part.examine(place, opened)
 
     def open_label(self, index: int) -> Image.Image:
         part, place = self.places[index]

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dataloaders.base import PictureSet
-from dataloaders.pairs import Pair
+from dataloaders.pairs import Opener, Pair
 from dataloaders.palettes import voc_palette
 from errors import UserError
 
@@ -24,6 +24,8 @@ VERSION = "1"
 
 
 class Demo(PictureSet):
+    has_label_files = False
+
     def __init__(self, split: str):
         if split not in SPLITS:
             raise UserError(f"demo has no split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -41,7 +43,7 @@ class Demo(PictureSet):
     def open_label(self, index: int) -> Image.Image:
         return self.read(index)[1]
 
-    def examine(self, index: int) -> Pair:
+    def examine(self, index: int, opened: Opener | None = None) -> Pair:
         picture, label = draw_scene(np.random.default_rng((list(SPLITS).index(self.split), index)))
         return Pair(Image.fromarray(picture), Image.fromarray(label), [])
 

@@ -11,7 +11,7 @@ from errors import UserError
 class Folder(VOCLayout):
     def __init__(self, root: Path, split: str, *, report: Report = refuse):
         require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
-        super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt"), report=report)
+        super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt", report), report=report)
         if len(self.classes) == 2 and self.has_labels:
             report(self.two_class_problems())
 
@@ -34,7 +34,10 @@ class Folder(VOCLayout):
         ]
 
 
-def read_classes(path: Path) -> tuple[str, ...]:
+def read_classes(path: Path, report: Report = refuse) -> tuple[str, ...]:
+    """The names in the order of their numbers. Where faulty names are reported and no error, each is made unique, so
+    that labels can be checked all the same.
+    """
     if not path.is_file():
         raise UserError(
             f"{path} is missing: write the class names, one a line, in the order of their numbers from 0"
@@ -43,11 +46,16 @@ def read_classes(path: Path) -> tuple[str, ...]:
     names = read_lines(path)
     while names and not names[-1]:
         names.pop()
+    report(class_name_problems(path, names))
+    return tuple(name if number == names.index(name) else f"{name} ({number})" for number, name in enumerate(names))
+
+
+def class_name_problems(path: Path, names: list[str]) -> list[str]:
+    problems = []
     if "" in names:
-        raise UserError(f"{path} has a blank line {names.index('') + 1}, which would shift the classes: take it out")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path} names {repeated[0]!r} twice: one line a class")
+        problems.append(f"{path} has a blank line {names.index('') + 1}, which would shift the classes: take it out")
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    problems += [f"{path} names {name!r} twice: one line a class" for name in repeated]
     if not 2 <= len(names) < IGNORE_INDEX:
-        raise UserError(f"{path} names {len(names)} classes: 2 to {IGNORE_INDEX - 1} are possible")
-    return tuple(names)
+        problems.append(f"{path} names {len(names)} classes: 2 to {IGNORE_INDEX - 1} are possible")
+    return problems

@@ -15,7 +15,8 @@ Report = Callable[[Sequence[str]], None]
 def refuse(problems: Sequence[str]) -> None:
     """Raise UserError with the first of `problems`, where there is one."""
     if problems:
-        more = f" ({len(problems)} such problems; python -m dataloaders.check lists them)" if len(problems) > 1 else ""
+        num_more = len(problems) - 1
+        more = f"; and {num_more} more: python -m dataloaders.check lists all" if num_more else ""
         raise UserError(problems[0] + more)
 
 
@@ -84,6 +85,14 @@ def match_files(
     return [key for key in ids if key in pictures and key in labels]
 
 
-def files_by_id(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
-    """id -> file. One listing of the folder, since asking for every id and ending is slow on network disks."""
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in endings}
+def files_by_id(folder: Path, endings: Sequence[str], report: Report) -> dict[str, Path]:
+    """id -> file. Two files of one id are reported, and the first one counts.
+
+    One listing of the folder, since asking for every id and ending is slow on network disks.
+    """
+    files, problems = {}, []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in endings and files.setdefault(path.stem, path) != path:
+            problems.append(f"{files[path.stem]} and {path} both are of id {path.stem}: take one of them out")
+    report(problems)
+    return files

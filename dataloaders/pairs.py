@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ TURNS = {
 }
 # What Pillow raises over content that it cannot decode
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+Opener = Callable[[Path], tuple[Image.Image, Image.Transpose | None]]
 
 
 class Pair(NamedTuple):
@@ -95,3 +99,15 @@ def turn_upright(
             "both must have one size"
         )
     return picture, label
+
+
+def open_header(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
+    """As `open_picture`, but a blank picture of the same size: nothing is decoded."""
+    try:
+        with Image.open(path) as picture:
+            # Not the file's own getexif: a PNG's decodes all of it
+            turn, size = TURNS.get(Image.Image.getexif(picture).get(ORIENTATION_TAG)), picture.size
+            is_usable = not picture.mode.startswith(("I", "F"))
+    except DECODE_ERRORS:
+        is_usable = False
+    return (Image.new("L", size), turn) if is_usable else open_picture(path)  # which says what is wrong

@@ -21,7 +21,8 @@ class SBD(PictureSet):
         self.root = find_sbd(root)
         lists = (read_ids(self.root / f"{split}.txt") for split in ("train", "val"))
         ids = list(dict.fromkeys(key for ids in lists for key in ids))
-        pictures, labels = files_by_id(self.root / "img", [".jpg"]), files_by_id(self.root / "cls", [".mat"])
+        pictures = files_by_id(self.root / "img", [".jpg"], report)
+        labels = files_by_id(self.root / "cls", [".mat"], report)
         names = Names("SBD's lists", str(self.root / "img"), f"{self.root / 'cls'}/{{}}.mat")
         self.ids = match_files(ids, pictures, labels, names=names, report=report)
 

@@ -26,10 +26,11 @@ class VOCLayout(PictureSet):
         self.labels = root / "SegmentationClass"
         split_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         ids, folder = read_ids(split_file), require_folder(root / "JPEGImages", name, "JPEGImages/")
-        pictures = files_by_id(folder, PICTURE_ENDINGS)
+        pictures = files_by_id(folder, PICTURE_ENDINGS, report)
         labels = {}
         if split != "test" or self.labels.is_dir():
-            labels = files_by_id(require_folder(self.labels, name, "SegmentationClass/ beside JPEGImages/"), [".png"])
+            require_folder(self.labels, name, "SegmentationClass/ beside JPEGImages/")
+            labels = files_by_id(self.labels, [".png"], report)
         self.has_labels = split != "test" or any(key in labels for key in ids)
         names = Names(str(split_file), f"{folder} (endings {' '.join(PICTURE_ENDINGS)})", f"{self.labels}/{{}}.png")
         self.ids = match_files(ids, pictures, labels if self.has_labels else pictures, names=names, report=report)

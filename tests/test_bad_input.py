@@ -5,6 +5,7 @@ One table. Where the mistake lies in the data, `python -m dataloaders.check` mus
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +16,13 @@ import torch
 from conftest import box, run_lengths, save_label
 from PIL import Image
 from pycocotools import mask as mask_tools
-from running import in_process, said
+from running import begin, command, end, in_process, said
 from scipy.io import savemat
 
 from dataloaders import build_dataset
 from dataloaders import check as checker
 from utils.checkpoint import read_checkpoint, write_checkpoint
+from utils.class_weights import count_pixels
 
 
 class Case(NamedTuple):
@@ -54,6 +56,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
+def cut_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
 def two_classes(root: Path) -> None:
     (root / "classes.txt").write_text("no\nyes\n")
     for path in root.glob("SegmentationClass/*"):
@@ -79,6 +85,10 @@ def annotations(change: Callable[[dict], object], name: str = ANNOTATIONS) -> Ca
         (root / name).write_text(json.dumps(content))
 
     return damage
+
+
+def outline(segmentation: object) -> Callable:
+    return annotations(lambda content: content["annotations"][0].update(segmentation=segmentation))
 
 
 def other_root(dataset: str) -> Callable:
@@ -129,6 +139,8 @@ LAYOUT = [
     Case("split empty", ("train.txt lists no picture", "one id a line"), damage=text(TRAIN, "\r\n\n")),
     Case("split not text", ("train.txt cannot be read as text", "UTF-8"), damage=text(TRAIN, b"\xff\xfe\x00t")),
     Case("id without picture", ("no picture for id t.0", "add it"), damage=lambda root: picture(root).unlink()),
+    Case("two pictures of an id", ("t.0.jpg and ", "t.0.png both are of id t.0", "take one of them out"),
+         damage=lambda root: shutil.copy(label(root), picture(root).with_suffix(".png"))),
     Case("id without label", ("t.0.png is missing", "add it"), damage=lambda root: label(root).unlink()),
     Case("town without labels", ("gtFine_labelIds.png is missing", "unpack"), "cityscapes",
          lambda root: next(root.glob("gtFine/train/*/*")).unlink()),
@@ -141,6 +153,8 @@ LAYOUT = [
 ]  # fmt: skip
 PAIRS = [
     Case("picture truncated", ("JPEGImages/t.", "cannot be read as a picture", "replace it"),
+         damage=in_every(PICTURES, cut_end)),
+    Case("picture's header truncated", ("JPEGImages/t.", "cannot be read as a picture", "replace it"),
          damage=in_every(PICTURES, cut)),
     Case("no picture", ("JPEGImages/t.", "cannot be read as a picture", "replace it"),
          damage=in_every(PICTURES, lambda path: path.write_text("no picture"))),
@@ -165,8 +179,19 @@ COCO = [
          annotations(lambda content: content.update(categories=[{"id": 999, "name": "x"}]))),
     Case("image unlisted", ("annotates the image 77",), "coco",
          annotations(lambda content: content["annotations"][0].update(image_id=77))),
-    Case("outline of nothing", ("no polygons and no run lengths",), "coco",
-         annotations(lambda content: content["annotations"][0].update(segmentation=5))),
+    Case("outline of nothing", ("in image 1 that is no polygons and no run lengths", "correct it"), "coco", outline(5)),
+    Case("outline without polygons", ("is no polygons",), "coco", outline([])),
+    Case("polygon of text", ("in image 1 that holds other than coordinates",), "coco", outline([["a"] * 6])),
+    Case("polygon far away", ("in image 1 that holds other than coordinates",), "coco", outline([[1e9] * 6])),
+    Case("polygon of seven numbers", ("in image 1 that has an odd number",), "coco", outline([[1, 2, 3, 4, 5, 6, 7]])),
+    Case("run lengths of another size", ("has the size [80, 101], not the picture's [80, 100]",), "coco",
+         outline({"size": [80, 101], "counts": [8080]})),
+    Case("run lengths too short", ("do not fill the picture",), "coco", outline({"size": [80, 100], "counts": [9, 9]})),
+    Case("run lengths that are none", ("do not fill the picture",), "coco",
+         outline({"size": [80, 100], "counts": "garbage!!"})),
+    Case("run lengths cut off", ("do not fill the picture",), "coco", outline({"size": [80, 100], "counts": "P0"})),
+    Case("picture without size", ("lists an image without file_name, height, id, width",), "coco",
+         annotations(lambda content: content["images"][0].update(height="80"))),
     Case("picture missing from disk", ("000000000004.jpg is missing", "unpack"), "coco",
          without("train2017/000000000004.jpg")),
 ]  # fmt: skip
@@ -216,8 +241,6 @@ def roots(request):
     def find(name: str) -> tuple[list[str], Path]:
         if name == "sbd":
             voc, sbd = request.getfixturevalue("voc_root"), request.getfixturevalue("sbd_root")
-            # As many as a batch has: the first batch then meets SBD's pictures
-            (voc / TRAIN).write_text("t1\n")
             return ["--dataset", "pascal", "--data-root", str(voc), "--use-sbd", "--sbd-root", str(sbd)], sbd
         root = request.getfixturevalue({"pascal": "voc"}.get(name, name) + "_root")
         return ["--dataset", name, "--data-root", str(root)], root
@@ -234,23 +257,18 @@ def holds(line: str, parts: tuple[str, ...]) -> bool:
     return True
 
 
-QUICK = [*LAYOUT, *COCO, *FLAGS, PAIRS[0], PAIRS[-1], SBD[0]]
-SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in (*PAIRS[1:-1], *SBD[1:])]  # each builds a network
-
-
-@pytest.mark.parametrize("case", QUICK + SLOW, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", LAYOUT + COCO + FLAGS + PAIRS + SBD, ids=lambda case: case.name)
 def test_bad_input_is_one_line_with_the_fix(case, roots, tmp_path, capsys):
     data, root = roots(case.dataset)
     case.damage(root)
     (tmp_path / "run/folder/x/experiment_0").mkdir(parents=True)
-    size = ["--batch-size", "4"] if case.dataset == "sbd" else []
-    status, _ = in_process(data, tmp_path / "run", "--epochs", "1", *size, *case.flags)
+    status, _ = in_process(data, tmp_path / "run", "--epochs", "1", *case.flags)
     lines = said(capsys.readouterr().err)
     assert status == 2
     assert len(lines) == 1 and lines[0].startswith("error: ") and holds(lines[0], case.said), lines
-    # A mistake in the files themselves is met when they are read; every other one before a run begins
+    # Pixels that cannot be decoded are met when they are read; every other mistake before a run begins
     begun = [path for path in (tmp_path / "run").rglob("experiment_*") if any(path.iterdir())]
-    assert not begun or case in PAIRS + SBD[:2]
+    assert not begun or case is PAIRS[0]
     assert not list((tmp_path / "run").rglob("checkpoint*"))
 
 
@@ -357,3 +375,19 @@ def test_outlines_of_every_kind_are_drawn_and_short_polygons_left_out(coco_root,
     assert (drawn[0][12:58, 12:58] == 15).all() and not drawn[3].any()
     for part in drawn[1:3]:
         assert np.array_equal(part, mask * 15)
+
+
+@pytest.mark.parametrize("call", ["count_pixels", "keys_with_enough"])
+def test_an_error_closes_the_bar_so_that_its_line_stands_alone_and_last(call, coco_root, monkeypatch, capsys):
+    data = build_dataset("coco", "val", root=str(coco_root))
+    monkeypatch.setattr(type(data), "draw", lambda *_: int("no number"))
+    with pytest.raises(ValueError, match="no number") as kept:  # as train.py keeps the error while it prints
+        data.keys_with_enough() if call == "keys_with_enough" else count_pixels(data, skip_broken=False)
+    print("error: the line", file=sys.stderr)
+    assert kept and capsys.readouterr().err.split("\n")[-2:] == ["error: the line", ""]
+
+
+def test_the_error_is_the_last_line_of_a_process(coco_root, tmp_path):
+    outline([["a"] * 6])(coco_root)
+    status, _, err = end(begin(command(["--dataset", "coco", "--data-root", str(coco_root)], tmp_path / "run")))
+    assert status == 2 and err.startswith("error: ") and err.count("\n") == 1

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from conftest import save_label
 from PIL import Image
 
@@ -77,3 +78,39 @@ def test_the_other_data_sets_are_checked_too(voc_root, sbd_root, cityscapes_root
         split = "val" if name == "demo" else "train"
         assert check.main(["--dataset", name, "--data-root", str(root), "--split", split, "--workers", "0", *more]) == 0
     assert "train: 8 pictures, 0 problems" in capsys.readouterr().out
+
+
+def test_a_faulty_list_of_classes_hides_nothing_else(folder_root, capsys):
+    (folder_root / "classes.txt").write_text("a\n\nb\na\n\n")
+    (folder_root / "ImageSets/Segmentation/val.txt").write_text("")
+    save_label(np.full((36, 48), 9, np.uint8), folder_root / "SegmentationClass/t.2.png")
+    assert check.main(["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0"]) == 2
+    in_list = ["blank line 2", "names 'a' twice"]
+    wanted = [*in_list, "t.2.png holds 9", *in_list, "val.txt lists no"]
+    for said, problem in zip(wanted, problems(capsys.readouterr().out), strict=True):
+        assert said in problem
+
+
+def test_every_damaged_outline_is_listed_and_the_other_pictures_are_checked(coco_root, tmp_path, capsys):
+    path = coco_root / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [["a"] * 6]
+    content["annotations"][3]["segmentation"] = {"size": [80, 100], "counts": [1, 2]}
+    content["annotations"][5]["segmentation"].append([1, 2, 3, 4])
+    path.write_text(json.dumps(content))
+    flags = ["--dataset", "coco", "--data-root", str(coco_root), "--split", "train", "--workers", "0"]
+    assert check.main([*flags, "--json", str(tmp_path / "report.json")]) == 2
+    report = json.loads((tmp_path / "report.json").read_text())["splits"]["train"]
+    assert [problem.split(" has ")[1][:18] for problem in report["problems"]] == ["an outline in imag"] * 2
+    assert report["pictures"] == 3 and report["classes"]["bus"]["pictures"] == 2
+    assert any("1 polygons of fewer than 6 numbers are left out" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [(["--dataset", "foo"], "choose from"), (["--dataset", "demo", "--workers", "abc"], "'abc'")]
+)
+def test_a_mistaken_flag_is_one_line(flags, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        check.main(flags)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and said in err

@@ -28,11 +28,20 @@ def broken(folder) -> dict:
     return {path.split("/")[-1]: times for path, times in content["times"].items()}
 
 
-def test_without_the_flag_the_run_stops_with_the_path(data, tmp_path, capsys):
+def test_without_the_flag_no_run_begins_where_headers_or_labels_show_it(data, tmp_path, capsys):
     status, folder = in_process(data, tmp_path / "run", "--epochs", "3")
     (line,) = said(capsys.readouterr().err)
-    assert status == 2 and ("t.1.jpg" in line or "t.4.png" in line) and "replace it" in line
-    assert not (folder / "broken.json").exists()
+    assert status == 2 and "t.1.jpg" in line and "replace it" in line and folder is None
+
+
+def test_without_the_flag_the_run_stops_with_the_path_of_pixels_that_cannot_be_decoded(folder_root, tmp_path, capsys):
+    path = folder_root / "JPEGImages/t.1.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    data = ["--dataset", "folder", "--data-root", str(folder_root)]
+    status, folder = in_process(data, tmp_path / "run", "--epochs", "3")
+    (line,) = said(capsys.readouterr().err)
+    assert status == 2 and "t.1.jpg" in line and "replace it" in line
+    assert folder.is_dir() and not (folder / "broken.json").exists()
 
 
 def test_with_it_the_run_goes_on_and_lists_what_it_left_out(data, tmp_path, capsys):

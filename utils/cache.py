@@ -24,7 +24,12 @@ def cached(name: str, compute: Callable[[], object]) -> object:
     `name` must hold a digest of all that the value depends on. A second process waits for the first one's result.
     """
     path = cache_folder() / f"{name}.json"
-    with locked(path, fix="set DEEPLAB_CACHE to another folder"):
+    with contextlib.ExitStack() as lock:
+        try:
+            lock.enter_context(locked(path, fix="set DEEPLAB_CACHE to another folder"))
+        except UserError as error:
+            say(f"note: {error}; until then what takes long is computed at each start")
+            return json.loads(json.dumps(compute()))
         if path.is_file():
             return json.loads(path.read_text())
         text = json.dumps(compute())

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from PIL import Image
-from tqdm import tqdm
 
 from errors import BrokenPicture
 from utils.cache import cached
+from utils.progress import progress
 
 
 class Labels(Protocol):
@@ -38,12 +38,13 @@ def class_weights(labels: Labels, *, skip_broken: bool = False) -> list[float]:
 def count_pixels(labels: Labels, skip_broken: bool) -> list[int]:
     """Labelled pixels of each class over the whole set."""
     counts = [0] * len(labels.classes)
-    for index in tqdm(range(len(labels)), desc="counting pixels a class (once)", unit="label"):
-        try:
-            histogram = labels.open_label(index).histogram()
-        except BrokenPicture:
-            if not skip_broken:
-                raise
-            continue
-        counts = [count + more for count, more in zip(counts, histogram, strict=False)]
+    with progress("counting pixels a class (once)", 0, len(labels), iterable=range(len(labels)), unit="label") as bar:
+        for index in bar:
+            try:
+                histogram = labels.open_label(index).histogram()
+            except BrokenPicture:
+                if not skip_broken:
+                    raise
+                continue
+            counts = [count + more for count, more in zip(counts, histogram, strict=False)]
     return counts

@@ -39,17 +39,18 @@ def score(
     tune_convolutions(False)
     confusion, examples = ConfusionMatrix(num_classes, device), []
     spacing = max(1, len(loader) // max(1, num_examples))  # neighbours in a list are often alike
-    for number, batch in enumerate(progress("scoring", 0, len(loader), iterable=loader, unit="batch")):
-        prediction = predict(batch["image"]).argmax(1)
-        confusion.update(prediction, batch["label"].to(device, non_blocking=True))
-        is_example = number % spacing == 0 and len(examples) < num_examples
-        if is_example or observers:
-            prediction = prediction.to("cpu", torch.uint8)
-        for observer in observers:
-            for key, predicted, label in zip(batch["id"], prediction, batch["label"], strict=True):
-                observer.update(key, predicted, label)
-        if is_example:
-            examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.numpy())
+    with progress("scoring", 0, len(loader), iterable=loader, unit="batch") as bar:
+        for number, batch in enumerate(bar):
+            prediction = predict(batch["image"]).argmax(1)
+            confusion.update(prediction, batch["label"].to(device, non_blocking=True))
+            is_example = number % spacing == 0 and len(examples) < num_examples
+            if is_example or observers:
+                prediction = prediction.to("cpu", torch.uint8)
+            for observer in observers:
+                for key, predicted, label in zip(batch["id"], prediction, batch["label"], strict=True):
+                    observer.update(key, predicted, label)
+            if is_example:
+                examples += to_examples(batch["image"].numpy(), batch["label"].numpy(), prediction.numpy())
     confusion.all_reduce()
     for observer in observers:
         observer.all_reduce(device)
