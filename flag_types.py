@@ -26,6 +26,10 @@ def share_of_one(text: str) -> float:
     return checked(float, text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
+def share_below_one(text: str) -> float:
+    return checked(float, text, lambda value: 0 <= value < 1, "a number from 0 to below 1")
+
+
 def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
     try:
         value = kind(text)

@@ -12,7 +12,16 @@ from typing import NoReturn
 from dataloaders import DATASETS
 from engine import AMP_TYPES
 from errors import RunFailed, UserError
-from flag_types import add_size_flag, non_negative, non_negative_int, positive, positive_int, share_of_one, two_sides
+from flag_types import (
+    add_size_flag,
+    non_negative,
+    non_negative_int,
+    positive,
+    positive_int,
+    share_below_one,
+    share_of_one,
+    two_sides,
+)
 from modeling import BACKBONES, HEADS, default_output_stride
 from utils.device import DEVICES
 from utils.distributed import say
@@ -86,7 +95,7 @@ def add_network_flags(group) -> None:
         help="picture side over feature map side; 8 costs about 3 times 16 (default: 16; drn: 8)",
     )
     add_shape_flags(group, head="separable")
-    group.add_argument("--dropout", type=share_of_one, default=0.1, help="after ASPP")
+    group.add_argument("--dropout", type=share_below_one, default=0.1, help="after ASPP")
     group.add_argument(
         "--backbone-weights",
         metavar="{imagenet,none,NAME,FILE}",
@@ -178,7 +187,7 @@ def add_training_flags(group) -> None:
     group.add_argument(
         "--warmup-steps", type=non_negative_int, default=0, metavar="N", help="rise linearly to the rate over N steps"
     )
-    group.add_argument("--momentum", type=share_of_one, default=0.9, help="of SGD")
+    group.add_argument("--momentum", type=share_below_one, default=0.9, help="of SGD")
     group.add_argument("--nesterov", action="store_true", help="Nesterov momentum")
     group.add_argument(
         "--weight-decay",
@@ -209,7 +218,7 @@ def add_training_flags(group) -> None:
     )
     group.add_argument(
         "--ema",
-        type=share_of_one,
+        type=share_below_one,
         default=0.0,
         metavar="DECAY",
         help="score and keep a running average of the weights, such as 0.999 (0: off)",

@@ -217,7 +217,7 @@ FLAGS = [
     flag("--lr: 'fast' is not a number above 0", "--lr", "fast"),
     flag("--lr: 'nan' is not", "--lr", "nan"),
     flag("--weight-decay: '-0.1' is not a number", "--weight-decay", "-0.1"),
-    flag("--momentum: '1.5' is not a number from 0 to 1", "--momentum", "1.5"),
+    flag("--momentum: '1' is not a number from 0 to below 1", "--momentum", "1"),
     flag("--gpu-ids is gone | CUDA_VISIBLE_DEVICES | torchrun", "--gpu-ids", "0,1"),
     flag("--no-cuda is gone | --device cpu", "--no-cuda"),
     flag("--start_epoch is gone | --resume", "--start_epoch", "3"),

@@ -66,7 +66,8 @@ class BoundaryIoU:
     """IoU of the parts of truth and prediction that lie within a distance of their own outlines.
 
     The distance is `ratio` of the picture's diagonal, at least 1 pixel, on the chessboard, and the picture's edge is an
-    outline, as in the authors' code. What is labelled 255 belongs to no class in either.
+    outline, as in the authors' code, which has no 255. Here what is labelled so belongs to no class in either: what is
+    predicted there changes nothing, and a prediction that is right wherever there is a label has 1.
     """
 
     def __init__(self, num_classes: int, *, ratio: float = 0.02):
