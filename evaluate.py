@@ -17,11 +17,11 @@ import scoring_options
 from dataloaders import PictureSet, build_dataset, whole_loader
 from dataloaders.transforms import CentreCrop, whole_picture
 from errors import UserError
-from flag_types import positive, positive_int
 from trained import Trained, load_trained
 from utils.boundaries import BoundaryIoU, Trimap
 from utils.device import select_device
 from utils.distributed import is_main_process, process_group, rank, say, world_size
+from utils.flags import positive, positive_int
 from utils.inference import Predictor
 from utils.metrics import percent, table, write_confusion, write_metrics
 from utils.per_image import PerImage

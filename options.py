@@ -12,7 +12,11 @@ from typing import NoReturn
 from dataloaders import DATASETS
 from engine import AMP_TYPES
 from errors import RunFailed, UserError
-from flag_types import (
+from modeling import BACKBONES, HEADS, default_output_stride
+from utils.device import DEVICES
+from utils.distributed import say
+from utils.flags import (
+    Parser,
     add_size_flag,
     non_negative,
     non_negative_int,
@@ -22,10 +26,6 @@ from flag_types import (
     share_of_one,
     two_sides,
 )
-from modeling import BACKBONES, HEADS, default_output_stride
-from utils.device import DEVICES
-from utils.distributed import say
-from utils.flags import Parser
 from utils.losses import LOSSES
 from utils.lr_schedule import SCHEDULES
 

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from errors import UserError
-from flag_types import add_size_flag, positive, positive_int, two_sides
 from modeling import BACKBONES
 from options import NETWORK, add_shape_flags
+from utils.flags import add_size_flag, positive, positive_int, two_sides
 from utils.inference import default_stride
 
 

@@ -20,7 +20,7 @@ from dataloaders.base import IGNORE_INDEX
 from dataloaders.survey import Found, survey
 from errors import UserError
 from utils.files import write_atomically
-from utils.flags import Parser
+from utils.flags import Parser, non_negative_int
 
 
 @dataclass
@@ -121,7 +121,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's pictures in train")
     parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read (0: none)")
+    parser.add_argument(
+        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read (0: none)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
     return parser
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from errors import UserError
 from modeling import BACKBONES, HEADS, build_model
+from utils.flags import Parser, positive, positive_int
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -61,15 +62,19 @@ def giga(macs: int) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m modeling.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all")
     parser.add_argument(
         "--head", nargs="+", choices=HEADS, default=["separable", "standard"], help="default: separable standard"
     )
-    parser.add_argument("--out-stride", nargs="+", type=int, default=[16], help="default: 16")
-    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), default=[513, 513], help="default: 513 513")
-    parser.add_argument("--num-classes", type=int, default=21, help="default: 21")
-    parser.add_argument("--width", type=float, default=1.0, help="MobileNet's channels, times this (default: 1)")
+    parser.add_argument("--out-stride", nargs="+", type=positive_int, default=[16], help="default: 16")
+    parser.add_argument(
+        "--size", nargs=2, type=positive_int, metavar=("H", "W"), default=[513, 513], help="default: 513 513"
+    )
+    parser.add_argument("--num-classes", type=positive_int, default=21, help="default: 21")
+    parser.add_argument("--width", type=positive, default=1.0, help="MobileNet's channels, times this (default: 1)")
     parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 channels")
     args = parser.parse_args(argv)
     print(

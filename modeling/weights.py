@@ -22,6 +22,7 @@ from modeling.names import translate
 from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
 from utils.checkpoint import is_mapping, read_checkpoint, write_checkpoint
 from utils.distributed import say
+from utils.flags import Parser, positive, positive_int
 
 EXPECTS = ("mean", "std", "epsilon", "padding")
 CLASSIFIER_NAMES = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
@@ -157,15 +158,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m modeling.weights", description="Convert weights to a checkpoint, and report what went where."
     )
     parser.add_argument("source", metavar="SOURCE", help="file, TensorFlow prefix or folder")
     parser.add_argument("--backbone", choices=BACKBONES, required=True, help="what the weights are of")
     parser.add_argument("--head", choices=HEADS, default="separable", help="default: separable")
-    parser.add_argument("--num-classes", type=int, metavar="K", help="default: as many as the source has")
+    parser.add_argument("--num-classes", type=positive_int, metavar="K", help="default: as many as the source has")
     parser.add_argument("--multi-grid", action="store_true", help="ResNet's last layer at rates x 1, 2, 4")
-    parser.add_argument("--width", type=float, default=1.0, help="MobileNet's channels, times this (default: 1)")
+    parser.add_argument("--width", type=positive, default=1.0, help="MobileNet's channels, times this (default: 1)")
     parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 channels")
     parser.add_argument("--partial-weights", action="store_true", help="take what fits where not all does")
     parser.add_argument("--out", metavar="FILE", required=True, help="where to write the checkpoint")

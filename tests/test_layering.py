@@ -40,7 +40,7 @@ def test_only_command_scripts_know_argparse():
     users = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "argparse" in path.read_text()}
     users -= {path.name for folder in ("tests", "benchmarks") for path in (ROOT / folder).glob("*.py")}
     commands = {"train.py", "evaluate.py", "predict.py", "cost.py", "weights.py", "check.py"}
-    assert users == commands | {"build.py", "options.py", "scoring_options.py", "flag_types.py", "flags.py"}
+    assert users == commands | {"build.py", "options.py", "scoring_options.py", "flags.py"}
 
 
 def test_every_requirement_has_a_lower_bound():

@@ -12,7 +12,7 @@ import torchvision
 import evaluate
 import train
 from errors import UserError
-from modeling import build_model, zoo
+from modeling import build_model, cost, zoo
 from modeling import weights as weights_command
 from modeling.names import translate
 from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
@@ -421,6 +421,21 @@ def test_convert_reports_and_refuses(tf_checkpoint, classifier_file, tmp_path, c
     converted = read_checkpoint(out)
     assert converted["state_dict"]["decoder.classifier.weight"].shape[0] == 4
     assert all(name.startswith(("aspp.", "decoder.")) for name in converted["untrained"]) and converted["untrained"]
+
+
+@pytest.mark.parametrize(
+    ("main", "flags", "said"),
+    [
+        (weights_command.main, ["x", "--out", "y", "--backbone", "vgg"], "--backbone: invalid choice: 'vgg'"),
+        (weights_command.main, ["x", "--out", "y", *MOBILENET, "--num-classes", "0"], "--num-classes: '0' is not"),
+        (cost.main, ["--width", "0"], "--width: '0' is not a number above 0"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(capsys, main, flags, said):
+    with pytest.raises(SystemExit, match="2"):
+        main(flags)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: argument {said}")
 
 
 def test_flags_that_contradict_a_checkpoint_are_refused(tmp_path, tf_checkpoint, capsys):
