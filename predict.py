@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import options
 import scoring_options
 from dataloaders import class_names
-from dataloaders.pairs import decode
+from dataloaders.pairs import find_turn, open_picture, to_rgb
 from dataloaders.palettes import palette_image
 from dataloaders.samples import init_worker
 from dataloaders.voc import PICTURE_ENDINGS
@@ -94,8 +94,14 @@ class Segmenter:
         return segmenter
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Segmentation:
-        """Label a picture: a path, a PIL image of any mode, or uint8 [H, W, 3] or [H, W]; EXIF turns are made."""
-        picture = to_picture(image)
+        """Label a picture: a path, a PIL image, or uint8 [H, W, 3] or [H, W]; EXIF turns are made.
+
+        Raises UserError for anything else, and for more than 8 bits a channel.
+        """
+        return self.label(to_picture(image))
+
+    def label(self, picture: Image.Image) -> Segmentation:
+        """The same of a picture that is RGB and upright."""
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]  # [1, 3, H, W]
         scores, labels = self.predictor.probabilities(pixels)[0].max(0)
         labels = labels.to("cpu", torch.uint8).numpy()
@@ -103,12 +109,35 @@ class Segmenter:
 
 
 def to_picture(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
-    """RGB and upright."""
+    """RGB and upright, as the training data are read. Raises UserError for what is no picture of 8 bits a channel."""
     if isinstance(image, str | Path):
-        image = decode(Path(image))
-    elif isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    return ImageOps.exif_transpose(image).convert("RGB")
+        stored, turn = open_picture(Path(image))
+    elif isinstance(image, Image.Image) and all(image.size):
+        stored, turn = to_rgb(image, getattr(image, "filename", "") or "the picture"), find_turn(image)
+    elif isinstance(image, np.ndarray) and is_picture(image):
+        stored, turn = to_rgb(Image.fromarray(image), "the array"), None
+    else:
+        raise UserError(
+            f"{describe(image)} is no picture: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
+        )
+    upright = stored if turn is None else stored.transpose(turn)
+    return Image.fromarray(
+        np.asarray(upright)
+    )  # the pixels alone: an EXIF that went along would ask for the turn again
+
+
+def is_picture(array: np.ndarray) -> bool:
+    """uint8 [H, W, 3] or [H, W], at least a pixel."""
+    return array.dtype == np.uint8 and array.size > 0 and (array.ndim == 2 or array.shape[2:] == (3,))
+
+
+def describe(image: object) -> str:
+    """One that is no picture, in a few words."""
+    if isinstance(image, Image.Image):
+        return f"a PIL image of {image.width}x{image.height}"
+    if isinstance(image, np.ndarray | torch.Tensor):
+        return f"{type(image).__name__} {image.dtype} [{', '.join(map(str, image.shape))}]"
+    return f"{type(image).__name__}"
 
 
 class Pictures(Dataset):
@@ -177,7 +206,7 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
         if isinstance(picture, str):
             broken.append(picture)
         else:
-            write(segmenter(picture), targets[path], with_scores=args.scores)
+            write(segmenter.label(picture), targets[path], with_scores=args.scores)
     print(f"{len(targets) - len(broken)} pictures labelled in {args.out}")
     for line in broken[:-1]:
         print(line, file=sys.stderr)

@@ -82,8 +82,70 @@ def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, pictures):
     turned = segmenter(Image.open(pictures / "turned.jpeg"))
     assert turned.labels.shape == (44, 30) and turned.image.size == (30, 44)
     assert segmenter(turned.image).labels.shape == (44, 30)  # turned once and for all
-    with pytest.raises(UserError, match=r"nowhere\.jpg is missing"):
+    with pytest.raises(UserError, match=r"nowhere\.jpg is missing: put it there, or leave it out"):
         segmenter("nowhere.jpg")
+
+
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [
+        (np.zeros((4, 5, 3)), "ndarray float64 [4, 5, 3]"),
+        (np.zeros((4, 5), np.uint16), "ndarray uint16 [4, 5]"),
+        (np.zeros((3, 4, 5), np.uint8), "ndarray uint8 [3, 4, 5]"),
+        (np.zeros((4, 5, 1), np.uint8), "ndarray uint8 [4, 5, 1]"),
+        (np.zeros((0, 0), np.uint8), "ndarray uint8 [0, 0]"),
+        (torch.zeros(3, 4, 5), "Tensor torch.float32 [3, 4, 5]"),
+        (Image.new("RGB", (0, 0)), "a PIL image of 0x0"),
+        (b"\xff\xd8", "bytes"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_named_with_what_would_be_one(image, named):
+    with pytest.raises(UserError) as caught:
+        predict.to_picture(image)
+    wanted = f"{named} is no picture: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!garbage!", b"Exif\0\0MM\0*\0\0\0\x08\0"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
+def test_exif_that_cannot_be_read_asks_for_no_turn(folder_network, folder_root, tmp_path, ending, exif):
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    path = tmp_path / f"garbage.{ending}"
+    Image.fromarray(pixels).save(path, exif=exif)
+    stored = np.asarray(Image.open(path).convert("RGB"))
+    assert np.array_equal(np.asarray(predict.to_picture(path)), stored)
+    assert np.array_equal(np.asarray(predict.to_picture(Image.open(path))), stored)
+    assert predict.main(command(folder_network, tmp_path / "out", path)) == 0
+    (folder_root / "JPEGImages/v.0.jpg").unlink()
+    path.rename(folder_root / f"JPEGImages/v.0.{ending}")
+    picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
+    assert np.array_equal(np.asarray(picture), stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_prediction_turns_a_picture_as_training_does(folder_root, orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    path, exif = folder_root / "JPEGImages/v.0.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
+    assert np.array_equal(np.asarray(predict.to_picture(path)), np.asarray(picture))
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I;16", "tif"), ("I", "tif"), ("F", "tif")])
+def test_more_than_8_bits_are_refused_and_the_others_done(folder_network, pictures, tmp_path, capsys, mode, ending):
+    deep = Image.new(mode, (20, 10), 300)
+    deep.save(pictures / f"deep.{ending}")
+    said = f"has more than 8 bits a channel (mode {mode}): save it with 8"
+    assert predict.main(command(folder_network, tmp_path / "out", pictures)) == 2
+    output = capsys.readouterr()
+    assert "6 pictures labelled" in output.out and not (tmp_path / "out/deep.png").exists()
+    assert output.err.splitlines()[-1].endswith(f"deep.{ending} {said}")
+    with pytest.raises(UserError) as caught:
+        predict.to_picture(deep)
+    assert str(caught.value) == f"the picture {said}"
 
 
 def test_a_broken_picture_is_reported_at_the_end_and_the_others_are_done(folder_network, pictures, tmp_path, capsys):
