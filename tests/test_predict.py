@@ -108,12 +108,12 @@ def test_what_is_no_picture_is_named_with_what_would_be_one(image, named):
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!garbage!", b"Exif\0\0MM\0*\0\0\0\x08\0"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!garbage!", b"Exif\0\0MM\0*\0\0"])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
 def test_exif_that_cannot_be_read_asks_for_no_turn(folder_network, folder_root, tmp_path, ending, exif):
     pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
     path = tmp_path / f"garbage.{ending}"
-    Image.fromarray(pixels).save(path, exif=exif)
+    Image.fromarray(pixels).save(path, exif=exif, dpi=(72, 72))  # else Pillow looks for it in a JPEG's EXIF, and mutely
     stored = np.asarray(Image.open(path).convert("RGB"))
     assert np.array_equal(np.asarray(predict.to_picture(path)), stored)
     assert np.array_equal(np.asarray(predict.to_picture(Image.open(path))), stored)
