@@ -62,8 +62,8 @@ class Segmenter:
     """A trained network for pictures from anywhere.
 
     `checkpoint`: a file of train.py, or any weights of docs/weights.md with `network` saying what they are of (see
-    `trained.load_trained`). `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`.
-    Raises UserError for a file or device that does not serve.
+    `trained.load_trained`). `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands
+    for both sides. Raises UserError for a file, device or window that does not serve.
     """
 
     def __init__(
@@ -76,14 +76,12 @@ class Segmenter:
         out_stride: int | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        window: tuple[int, int] | None = None,
-        stride: tuple[int, int] | None = None,
+        window: int | Sequence[int] | None = None,
+        stride: int | Sequence[int] | None = None,
     ):
-        place = select_device(device)
+        place, sides = select_device(device), window_sides(window, stride)
         trained = load_trained(checkpoint, weights_from=weights_from, network=network, out_stride=out_stride)
-        if window and not stride:
-            stride = default_stride(window)
-        predictor = Predictor(trained.model.to(place), place, scales=scales, flip=flip, window=window, stride=stride)
+        predictor = Predictor(trained.model.to(place), place, scales=scales, flip=flip, **sides)
         self.predictor, self.classes, self.palette = predictor, trained.classes, trained.palette
 
     @classmethod
@@ -106,6 +104,25 @@ class Segmenter:
         scores, labels = self.predictor.probabilities(pixels)[0].max(0)
         labels = labels.to("cpu", torch.uint8).numpy()
         return Segmentation(picture, labels, scores.float().cpu().numpy(), self.classes, self.palette)
+
+
+def window_sides(window: int | Sequence[int] | None, stride: int | Sequence[int] | None) -> dict:
+    """Both as (height, width). Raises UserError for what are no sides, and for gaps between windows."""
+    if window is None:
+        if stride is not None:
+            raise UserError(f"stride {stride} is from one window to the next: give window too, or leave it out")
+        return {}
+    window = two_numbers(window, "window")
+    stride = default_stride(window) if stride is None else two_numbers(stride, "stride")
+    scoring_options.require_no_gaps(stride, window, "stride")
+    return {"window": window, "stride": stride}
+
+
+def two_numbers(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    sides = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UserError(f"{name} {value!r}: give a whole number above 0, or two (height, width)")
+    return sides
 
 
 def to_picture(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
@@ -188,8 +205,9 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
     trained = load_trained(
         args.checkpoint, weights_from=args.weights_from, network=scoring_options.network_flags(args, given),
         out_stride=args.out_stride, names=class_names(args.dataset, args.data_root) if args.dataset else None,
+        is_partial=args.partial_weights,
     )  # fmt: skip
-    how = scoring_options.windows(args, trained.config.get("crop_size"))
+    how = scoring_options.windows(args, trained.config.get("crop_size"), PROTOCOLS)
     predictor = Predictor(
         trained.model.to(device), device, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
         stride=how.get("stride"),

@@ -104,10 +104,8 @@ def test_voc_submissions_are_as_the_server_wants_them(voc_root, tmp_path, capsys
     for key in ("v0", "v1"):
         (voc_root / f"SegmentationClass/{key}.png").unlink()
     command = ["--checkpoint", str(network), "--split", "test", "--workers", "0"]
-    assert evaluate.main(command) == 2
-    assert "no labels to score with: add --save-predictions" in capsys.readouterr().err
     assert evaluate.main([*command, "--save-predictions", str(tmp_path / "sub")]) == 0
-    assert "pascal test has no labels: nothing is scored" in capsys.readouterr().out
+    assert f"pascal test has no labels: nothing can be scored; see {tmp_path / 'sub'}" in capsys.readouterr().out
     folder = tmp_path / "sub/results/VOC2012/Segmentation/comp6_test_cls"
     assert sorted(path.name for path in folder.iterdir()) == ["v0.png", "v1.png"]
     image = Image.open(folder / "v0.png")
@@ -116,6 +114,23 @@ def test_voc_submissions_are_as_the_server_wants_them(voc_root, tmp_path, capsys
     shutil.rmtree(voc_root / "SegmentationClass")
     assert evaluate.main([*command, "--save-predictions", str(tmp_path / "sub")]) == 0
     assert evaluate.main([*command[:-4], "--split", "val", "--save-predictions", str(tmp_path / "sub")]) == 2
+
+
+def test_a_split_without_labels_is_no_mistake(voc_root, tmp_path, capsys, monkeypatch):
+    """Nothing is scored; pictures and predictions are shown where --out asks for them, else no picture is looked at."""
+    network = write_network(tmp_path / "voc.pth", VOC_CLASSES, dataset="pascal", data_root=str(voc_root))
+    (voc_root / "ImageSets/Segmentation/test.txt").write_text("v0\nv1\n")
+    for key in ("v0", "v1"):
+        (voc_root / f"SegmentationClass/{key}.png").unlink()
+    command, out = ["--checkpoint", str(network), "--split", "test", "--workers", "0"], tmp_path / "out"
+    assert evaluate.main([*command, "--out", str(out)]) == 0
+    assert f"pascal test has no labels: nothing can be scored; see {out}" in capsys.readouterr().out
+    assert [path.name for path in out.iterdir()] == ["sheet.png"]
+    assert Image.open(out / "sheet.png").width == 2 * 320 + 6  # without a column for the truth
+    monkeypatch.setattr(evaluate, "score", None)
+    assert evaluate.main(command) == 0
+    said = "has no labels: nothing can be scored; --save-predictions DIR would keep the predictions"
+    assert capsys.readouterr().out.splitlines()[-1] == f"pascal test {said}"
 
 
 def test_cityscapes_submissions_are_label_ids(cityscapes_root, tmp_path, capsys):
@@ -133,7 +148,7 @@ def test_cityscapes_submissions_are_label_ids(cityscapes_root, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--stride", "9"], "--crop-size and --stride belong to --protocol slide or center-crop"),
+        (["--stride", "9"], "--crop-size and --stride belong to --protocol center-crop or slide: add it"),
         (["--protocol", "center-crop", "--stride", "9"], "--stride belongs to --protocol slide"),
         (["--protocol", "center-crop", "--crop-size", "33", "65"], "the centre crop is square, give N"),
         (["--protocol", "slide", "--crop-size", "33", "--stride", "40"], "leaves gaps between windows of 33x33"),

@@ -196,7 +196,7 @@ def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path,
     ("arguments", "said"),
     [
         (["nowhere.jpg"], "nowhere.jpg is no picture, no folder with pictures, and matches none"),
-        (["PICTURES", "--stride", "3"], "belong to --protocol slide"),
+        (["PICTURES", "--stride", "3"], "--crop-size and --stride belong to --protocol slide: add it"),
         (["PICTURES", "--backbone", "resnet"], "--backbone resnet contradicts"),
     ],
 )
@@ -242,3 +242,66 @@ def test_the_overlay_shows_what_is_seen(folder_network, pictures):
     assert (shown[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
     assert (shown[100, 100] == 90).all()
     assert (shown[-1] > 200).all()  # the legend's ground
+
+
+def test_a_window_may_be_one_side(folder_network, pictures):
+    path = pictures / "plain.png"
+    one = Segmenter(folder_network, "cpu", window=17, stride=9)(path)
+    two = Segmenter(folder_network, "cpu", window=[17, 17], stride=(9, 9))(path)
+    assert np.array_equal(one.scores, two.scores)
+    assert not np.array_equal(one.scores, Segmenter(folder_network, "cpu", window=17, stride=17)(path).scores)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"window": 17, "stride": 18}, "stride 18 18 leaves gaps between windows of 17x17: lower it"),
+        ({"window": 0}, "window 0: give a whole number above 0, or two"),
+        ({"window": (9, 9, 9)}, "window (9, 9, 9): give"),
+        ({"window": 17.0}, "window 17.0: give"),
+        ({"stride": 9}, "stride 9 is from one window to the next: give window too"),
+        ({"device": "xyz"}, "device 'xyz' is unknown: give one of auto, cpu, cuda, mps"),
+        ({"checkpoint": None}, "which network? give a checkpoint, or weights_from"),
+        ({"weights_from": "xception65_coco_voc_trainaug"}, "which network? give a checkpoint, or weights_from"),
+    ],
+)
+def test_what_a_segmenter_cannot_take_is_one_line(folder_network, arguments, said):
+    with pytest.raises(UserError) as caught:
+        Segmenter(**{"checkpoint": folder_network, "device": "cpu"} | arguments)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_foreign_weights_are_counted_and_own_ones_are_not(tmp_path, pictures, capsys):
+    """A checkpoint of train.py says epochs; the counts are those of the entries."""
+    own = write_network(tmp_path / "own.pth", ("a", "b", "c"), epochs=1)
+    foreign = write_network(tmp_path / "foreign.pth", ("a", "b", "c"))
+    assert predict.main(command(own, tmp_path / "out", pictures / "plain.png")) == 0
+    assert "loaded" not in capsys.readouterr().out
+    assert predict.main(command(foreign, tmp_path / "out", pictures / "plain.png")) == 0
+    count = len(torch.load(foreign)["state_dict"])
+    said = capsys.readouterr()
+    assert f"weights {foreign}: own weights: {count} loaded, 0 missing, 0 unexpected, 0 mismatched\n" in said.out
+    assert "never trained" not in said.err
+
+
+def test_partial_weights_are_taken_only_where_that_is_said(tmp_path, pictures, capsys):
+    network = write_network(tmp_path / "n.pth", ("a", "b", "c"), epochs=1)
+    state = torch.load(network)
+    del state["state_dict"]["decoder.classifier.bias"]
+    torch.save(state, network)
+    partial = command(network, tmp_path / "out", pictures / "plain.png")
+    assert predict.main(partial) == 2
+    assert "or --partial-weights to take what fits" in capsys.readouterr().err.splitlines()[-1]
+    assert predict.main([*partial, "--partial-weights"]) == 0
+    assert "loaded, 1 missing, 0 unexpected" in capsys.readouterr().out
+
+
+def test_a_head_that_was_never_trained_is_said_aloud(tmp_path, pictures, capsys):
+    network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
+    untrained = ["decoder.classifier.weight", "decoder.classifier.bias"]
+    torch.save(torch.load(network) | {"untrained": untrained}, network)
+    assert predict.main(command(network, tmp_path / "out", pictures / "plain.png")) == 0
+    wanted = (
+        f"note: {network}: its head was never trained (2 entries): what follows are no predictions of a trained network"
+    )
+    assert wanted in capsys.readouterr().err.splitlines()

@@ -28,5 +28,10 @@ def test_a_row_is_input_truth_prediction():
 
 def test_a_sheet_takes_pictures_of_any_size():
     names = ["ground", "a wall", "a very long name of a class", "sky"]
-    image = sheet([example(), example(300, 20), example(7, 90)], names, PALETTE, width=50)
-    assert image.width == 162 and image.height > 38 + 750 + 4
+    image = sheet([example(), example(300, 20), example(7, 90), example(1, 900)], names, PALETTE, width=50)
+    assert image.width == 162 and image.height > 38 + 750 + 4 + 1
+
+
+def test_a_row_without_truth_is_input_and_all_of_the_prediction():
+    row = example_row(example()._replace(label=None), PALETTE, width=40)
+    assert row.shape == (30, 2 * 40 + 6, 3) and (row[:, :40] == 77).all() and (row[:, 46:] == PALETTE[2]).all()

@@ -13,10 +13,10 @@ Palette = Sequence[tuple[int, int, int]]
 
 
 class Example(NamedTuple):
-    """One scored picture: image uint8 [3, H, W], label and prediction [H, W]."""
+    """One scored picture: image uint8 [3, H, W], label (None where there is none) and prediction [H, W]."""
 
     image: np.ndarray
-    label: np.ndarray
+    label: np.ndarray | None
     prediction: np.ndarray
 
 
@@ -33,17 +33,16 @@ def colour(label: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def example_row(example: Example, palette: Palette, width: int) -> np.ndarray:
-    """Input, truth and prediction side by side, each `width` wide: uint8 [h, 3 * width + 2 gaps, 3]."""
-    parts = [
-        example.image.transpose(1, 2, 0),
-        colour(example.label, palette),
-        colour(np.where(example.label == 255, 255, example.prediction), palette),
-    ]
-    height = round(parts[0].shape[0] * width / parts[0].shape[1])
-    filters = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
-    parts = [np.asarray(Image.fromarray(p).resize((width, height), f)) for p, f in zip(parts, filters, strict=True)]
-    gap = np.full((height, GAP, 3), 255, np.uint8)
-    return np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
+    """Input, truth where there is one, and prediction side by side, each `width` wide: uint8 [h, w, 3]."""
+    image, label, prediction = example.image.transpose(1, 2, 0), example.label, example.prediction
+    labels = [prediction] if label is None else [label, np.where(label == 255, 255, prediction)]
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    row = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))]
+    gap = np.full((size[1], GAP, 3), 255, np.uint8)
+    for part in labels:
+        coloured = Image.fromarray(colour(part, palette)).resize(size, Image.Resampling.NEAREST)
+        row += [gap, np.asarray(coloured)]
+    return np.concatenate(row, axis=1)
 
 
 def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette, *, width: int = 320) -> Image.Image:
@@ -51,7 +50,7 @@ def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette,
     rows = [example_row(example, palette, width) for example in examples]
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     body = np.concatenate([part for row in rows for part in (row, gap)])
-    seen = np.unique(np.concatenate([np.append(e.label, e.prediction) for e in examples]))
+    seen = np.unique(np.concatenate([part.ravel() for _, *parts in examples for part in parts if part is not None]))
     footer = legend([n for n in seen if n < len(classes)], classes, palette, body.shape[1])
     whole = Image.new("RGB", (body.shape[1], body.shape[0] + footer.height), WHITE)
     whole.paste(Image.fromarray(body), (0, 0))
