@@ -233,15 +233,16 @@ def test_names_come_from_the_data_set_where_weights_have_none(folder_root, pictu
 
 
 def test_the_overlay_shows_what_is_seen(folder_network, pictures):
-    """A label's colour is mixed in; background stays as it is; the legend is at the foot."""
+    """A label's colour is mixed in, background stays, a lighter line is between them, the legend in a corner."""
     result = Segmenter(folder_network, device="cpu")(np.full((200, 300, 3), 90, np.uint8))
     labels = np.zeros((200, 300), np.uint8)
     labels[:50] = 1
     shown = np.asarray(predict.Segmentation(
         result.image, labels, result.scores, ("background", "cat", "dog"), result.palette).overlay(0.5))  # fmt: skip
     assert (shown[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
-    assert (shown[100, 100] == 90).all()
-    assert (shown[-1] > 200).all()  # the legend's ground
+    assert (shown[50] == np.round((90 + 255) / 2)).all() and (shown[[49, 51], 10] != shown[50, 10]).any(1).all()
+    assert (shown[51:170] == 90).all()
+    assert (shown[-1, 0] == 45).all() and (shown[-1, 100:] == 90).all()  # half-transparent, and no wider than its text
 
 
 def test_a_window_may_be_one_side(folder_network, pictures):
