@@ -17,6 +17,7 @@ from dataloaders.palettes import CITYSCAPES_CLASSES, VOC_CLASSES, voc_palette
 from tests.conftest import write_network
 from utils.boundaries import BoundaryIoU, Trimap
 from utils.metrics import ConfusionMatrix
+from utils.plots import plot_confusion
 
 
 @pytest.fixture
@@ -181,3 +182,12 @@ def test_a_split_without_labels_reads_as_ignored(voc_root):
     assert not pictures.has_labels and label.size == picture.size and label.getextrema() == (255, 255)
     shutil.copy(voc_root / "SegmentationClass/t0.png", voc_root / "SegmentationClass/x0.png")
     assert build_dataset("pascal", "test", root=str(voc_root)).has_labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 21])
+def test_the_confusion_plot_has_no_empty_strip(tmp_path, num_classes):
+    plot_confusion(tmp_path / "c.png", np.eye(num_classes), ["a rather long name"] * num_classes)
+    is_inked = np.asarray(Image.open(tmp_path / "c.png").convert("L")) < 250
+    rows, columns = (np.flatnonzero(is_inked.any(axis)) for axis in (1, 0))
+    for inked, side in ((rows, is_inked.shape[0]), (columns, is_inked.shape[1])):
+        assert inked[0] < 20 and inked[-1] >= side - 20

@@ -100,7 +100,7 @@ def corner_legend(
     cut off.
     """
     width, height = size[0], max(1, size[1] // 3)
-    for letters in range(min(28, max(10, min(size) // 32)), 5, -1):
+    for letters in range(min(28, max(8, min(size) // 32)), 5, -1):
         boxes = [columns(numbers, classes, palette, count, letters) for count in range(1, min(len(numbers), 8) + 1)]
         fitting = [box for box in boxes if box.width <= width and box.height <= height]
         if fitting:
@@ -113,7 +113,7 @@ def columns(numbers: Sequence[int], classes: Sequence[str], palette: Palette, co
     font, line, lines = ImageFont.load_default(letters), round(1.3 * letters), -(-len(numbers) // count)
     parts = [numbers[start : start + lines] for start in range(0, len(numbers), lines)]
     widths = [max(entry_width(classes[number], font, letters) for number in part) for part in parts]
-    image = Image.new("RGBA", (sum(widths) + letters // 2, lines * line + letters // 2), (0, 0, 0, 128))
+    image = Image.new("RGBA", (sum(widths), lines * line + letters // 2), (0, 0, 0, 128))
     pen, x = ImageDraw.Draw(image), letters // 2
     for part, width in zip(parts, widths, strict=True):
         for row, number in enumerate(part):
