@@ -78,10 +78,15 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
     with process_group(device):
         trained = load_trained(
             args.checkpoint, weights_from=args.weights_from, network=scoring_options.network_flags(args, given),
-            out_stride=args.out_stride,
+            out_stride=args.out_stride, is_partial=args.partial_weights,
         )  # fmt: skip
         pictures = open_pictures(args, trained)
         how = describe(args, trained, pictures)
+        unscored = f"{pictures.name} {args.split} has no labels: nothing can be scored"
+        kept = [folder for folder in (args.save_predictions, args.out) if folder]
+        if not pictures.has_labels and not kept:
+            say(f"{unscored}; --save-predictions DIR would keep the predictions")
+            return 0
         predictor = Predictor(
             trained.model.to(device), device, scales=args.scales, flip=args.flip,
             window=how.get("crop_size") if args.protocol == "slide" else None, stride=how.get("stride"),
@@ -95,14 +100,16 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             predictor, loader, num_classes=len(pictures.classes), device=device, num_examples=4,
             observers=list(observers.values()),
         )  # fmt: skip
+        files = {}
         if not pictures.has_labels:
-            say(f"{pictures.name} {args.split} has no labels: nothing is scored; see {args.save_predictions}")
+            say(f"{unscored}; see {' and '.join(kept)}")
+            examples = [example._replace(label=None) for example in examples]
         elif is_main_process():
             scores = confusion.scores(pictures.classes) | further_scores(observers, pictures.classes)
             print_scores(scores, how)
-            if args.out:
-                picture = sheet(examples, pictures.classes, pictures.palette)
-                write_results(Path(args.out), scores, how, confusion.counts.cpu(), observers, pictures, picture)
+            files = result_files(scores, how, confusion.counts.cpu(), observers, pictures)
+        if args.out and is_main_process():
+            write(files | {"sheet.png": sheet(examples, pictures.classes, pictures.palette).save}, Path(args.out))
     return 0
 
 
@@ -120,8 +127,6 @@ def open_pictures(args: argparse.Namespace, trained: Trained) -> PictureSet:
             f"{trained.source} knows {len(trained.classes)} classes, {dataset} has {len(pictures.classes)}: "
             "give the data it was trained for"
         )
-    if not pictures.has_labels and not args.save_predictions:
-        raise UserError(f"{dataset} {args.split} has no labels to score with: add --save-predictions DIR")
     if args.save_predictions and args.protocol == "center-crop":
         raise UserError("--save-predictions needs whole pictures: take --protocol whole or slide")
     return pictures
@@ -130,7 +135,8 @@ def open_pictures(args: argparse.Namespace, trained: Trained) -> PictureSet:
 def describe(args: argparse.Namespace, trained: Trained, pictures: PictureSet) -> dict:
     """How the scores come about: the protocol with all that it depends on, for every output."""
     how = {"protocol": args.protocol, "out_stride": trained.model.output_stride}
-    how |= {"scales": args.scales, "flip": args.flip} | scoring_options.windows(args, trained.config.get("crop_size"))
+    how |= {"scales": args.scales, "flip": args.flip}
+    how |= scoring_options.windows(args, trained.config.get("crop_size"), PROTOCOLS)
     how |= {"dataset": pictures.name, "split": args.split, "pictures": len(pictures), "checkpoint": trained.source}
     if args.protocol == "center-crop" and how["crop_size"][0] != how["crop_size"][1]:
         raise UserError(f"--crop-size {how['crop_size']}: the centre crop is square, give N")
@@ -172,23 +178,25 @@ def print_scores(scores: dict, how: dict) -> None:
     )
 
 
-def write_results(
-    folder: Path, scores: dict, how: dict, counts: torch.Tensor, observers: dict, pictures: PictureSet, picture
-) -> None:
+def result_files(scores: dict, how: dict, counts: torch.Tensor, observers: dict, pictures: PictureSet) -> dict:
+    """Name -> what writes that file to a path."""
     classes = pictures.classes
     files = {
         "metrics.json": lambda path: write_metrics(path, scores, **how),
         "per_image.csv": lambda path: observers["per_image"].write(path, pictures.ids),
         "confusion.csv": lambda path: write_confusion(path, counts.numpy(), classes),
         "confusion.png": lambda path: plot_confusion(path, counts.numpy(), classes),
-        "sheet.png": picture.save,
     }
     if "trimap" in scores:
         files["trimap.png"] = functools.partial(plot_trimap, **scores["trimap"], whole=scores["miou"])
+    return files
+
+
+def write(files: dict, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, write in files.items():
-            write(folder / name)
+        for name, write_to in files.items():
+            write_to(folder / name)
             print(folder / name)
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror}): give another --out") from error

@@ -19,6 +19,7 @@ def add_source_flags(parser: argparse.ArgumentParser, *, checkpoint_help: str) -
     group.add_argument("--backbone", choices=BACKBONES, help="needed for them")
     add_shape_flags(group)
     group.add_argument("--num-classes", type=positive_int, metavar="K", help="(default: as many as the weights have)")
+    group.add_argument("--partial-weights", action="store_true", help="take what fits, where not all does")
     parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
 
 
@@ -34,14 +35,16 @@ def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[
         help="average the softmax over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)",
     )
     group.add_argument("--flip", action="store_true", help="average with the mirrored picture too")
-    add_size_flag(group, "--crop-size", "of center-crop and slide, N or H W (default: as trained, else 513)")
+    users = " and ".join(name for name in protocols if name != "whole")
+    add_size_flag(group, "--crop-size", f"of {users}, N or H W (default: as trained, else 513)")
     add_size_flag(group, "--stride", "from one window to the next, N or H W (default: two thirds of the window)")
 
 
-def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dict:
+def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None, protocols: Sequence[str]) -> dict:
     """`crop_size` and `stride` of the protocol, which of them it has. Raises UserError for one that it ignores."""
     if args.protocol == "whole" and (args.crop_size or args.stride):
-        raise UserError("--crop-size and --stride belong to --protocol slide or center-crop: add it, or leave them out")
+        users = " or ".join(name for name in protocols if name != "whole")
+        raise UserError(f"--crop-size and --stride belong to --protocol {users}: add it, or leave them out")
     if args.protocol == "whole":
         return {}
     crop = two_sides(args.crop_size or list(trained_crop or [513]), "--crop-size")
@@ -50,11 +53,16 @@ def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None) -> dic
             raise UserError("--stride belongs to --protocol slide: leave it out")
         return {"crop_size": crop}
     stride = two_sides(args.stride, "--stride") if args.stride else list(default_stride(crop))
-    if any(step > side for step, side in zip(stride, crop, strict=True)):
-        raise UserError(
-            f"--stride {stride[0]} {stride[1]} leaves gaps between windows of {crop[0]}x{crop[1]}: lower it"
-        )
+    require_no_gaps(stride, crop, "--stride")
     return {"crop_size": crop, "stride": stride}
+
+
+def require_no_gaps(stride: Sequence[int], window: Sequence[int], name: str) -> None:
+    """Raise UserError where windows (height, width) that are `stride` (down, across) apart leave out pixels."""
+    if any(step > side for step, side in zip(stride, window, strict=True)):
+        raise UserError(
+            f"{name} {stride[0]} {stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: lower it"
+        )
 
 
 def network_flags(args: argparse.Namespace, given: set[str]) -> dict:

@@ -1,5 +1,6 @@
 """A trained network, from a checkpoint that says what it is of, or from other weights and flags that say it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLA
 from errors import UserError
 from modeling import DeepLab, build_model, default_output_stride, zoo
 from modeling.weights import load_weights, number_of_classes, read_source
+from utils.distributed import is_main_process, say
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -34,13 +36,17 @@ def load_trained(
     network: Mapping | None = None,
     out_stride: int | None = None,
     names: tuple[Sequence[str], Palette] | None = None,
+    is_partial: bool = False,
 ) -> Trained:
     """The network of `checkpoint` (any format of docs/weights.md), or of the released one named `weights_from`.
 
     `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width`, `wide_tap` of weights that do not say it; it
     must not contradict those that do. `names`: classes and palette for weights that do not name theirs.
-    Raises UserError for this, and for weights that do not fill the network.
+    Of weights that train.py did not write, prints how much of them went where.
+    Raises UserError for this, and for weights that do not fill the network, unless `is_partial`.
     """
+    if (checkpoint is None) == (weights_from is None):
+        raise UserError("which network? give a checkpoint, or weights_from with a name of docs/weights.md")
     source = str(weights_from or checkpoint)
     known = {}
     if weights_from:
@@ -61,13 +67,29 @@ def load_trained(
         multi_grid=chosen.get("multi_grid", False), width=chosen.get("width", 1.0),
         wide_tap=chosen.get("wide_tap", False),
     )  # fmt: skip
-    load_weights(model, content).require(f"{chosen['backbone']} network", source, "give the flags it was trained with")
+    report = load_weights(model, content)
+    if not is_partial:
+        fix = "give the flags it was trained with, or --partial-weights to take what fits"
+        report.require(f"{chosen['backbone']} network", source, fix)
+    if "epochs" not in config or report.faults():  # a training run's own checkpoint is whole, which needs no word
+        say(f"weights {source}: {report}")
+    warn_of_untrained(content.get("untrained", ()), source)
     if not classes:
         classes, palette = names if names and len(names[0]) == num_classes else names_and_colours(num_classes)
     else:
         palette = [tuple(entry) for entry in content.get("palette", voc_palette(num_classes))]
     model.to(memory_format=torch.channels_last)  # on a CPU 0.6 of the time, and less memory
     return Trained(model.eval(), tuple(classes), palette, config, source)
+
+
+def warn_of_untrained(names: Sequence[str], source: str) -> None:
+    """`names`: the entries that had no weights when `source` was converted, and are as they were initialised."""
+    if names and is_main_process():
+        print(
+            f"note: {source}: its head was never trained ({len(names)} entries): "
+            "what follows are no predictions of a trained network",
+            file=sys.stderr,
+        )
 
 
 def agree(stored: Mapping, given: Mapping, source: str) -> dict:

@@ -40,10 +40,22 @@ class Pair(NamedTuple):
 def open_picture(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
     """(RGB picture as stored, the turn that makes it upright or None)."""
     picture = decode(path)
+    return to_rgb(picture, path), find_turn(picture)
+
+
+def to_rgb(picture: Image.Image, source: object) -> Image.Image:
+    """Raises UserError, naming `source`, where values above 255 would all become white."""
     if picture.mode.startswith(("I", "F")):
-        raise UserError(f"{path} has more than 8 bits a channel (mode {picture.mode}): save it with 8")
-    turn = TURNS.get(picture.getexif().get(ORIENTATION_TAG))
-    return (picture if picture.mode == "RGB" else picture.convert("RGB")), turn
+        raise UserError(f"{source} has more than 8 bits a channel (mode {picture.mode}): save it with 8")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def find_turn(picture: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright. EXIF that cannot be read asks for nothing."""
+    try:
+        return TURNS.get(picture.getexif().get(ORIENTATION_TAG))
+    except DECODE_ERRORS:
+        return None
 
 
 def open_label(path: Path) -> Image.Image:
@@ -66,7 +78,7 @@ def decode(path: Path) -> Image.Image:
         picture = Image.open(path)
         picture.load()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: add it, or take its id out of the split file") from None
+        raise UserError(f"{path} is missing: put it there, or leave it out") from None
     except DECODE_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's or the system's word, not Pillow's
             raise UserError(f"{path} cannot be read ({error.strerror}): look at the disk and its rights") from error

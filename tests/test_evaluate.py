@@ -17,6 +17,7 @@ from dataloaders.palettes import CITYSCAPES_CLASSES, VOC_CLASSES, voc_palette
 from tests.conftest import write_network
 from utils.boundaries import BoundaryIoU, Trimap
 from utils.metrics import ConfusionMatrix
+from utils.plots import plot_confusion
 
 
 @pytest.fixture
@@ -104,10 +105,8 @@ def test_voc_submissions_are_as_the_server_wants_them(voc_root, tmp_path, capsys
     for key in ("v0", "v1"):
         (voc_root / f"SegmentationClass/{key}.png").unlink()
     command = ["--checkpoint", str(network), "--split", "test", "--workers", "0"]
-    assert evaluate.main(command) == 2
-    assert "no labels to score with: add --save-predictions" in capsys.readouterr().err
     assert evaluate.main([*command, "--save-predictions", str(tmp_path / "sub")]) == 0
-    assert "pascal test has no labels: nothing is scored" in capsys.readouterr().out
+    assert f"pascal test has no labels: nothing can be scored; see {tmp_path / 'sub'}" in capsys.readouterr().out
     folder = tmp_path / "sub/results/VOC2012/Segmentation/comp6_test_cls"
     assert sorted(path.name for path in folder.iterdir()) == ["v0.png", "v1.png"]
     image = Image.open(folder / "v0.png")
@@ -116,6 +115,23 @@ def test_voc_submissions_are_as_the_server_wants_them(voc_root, tmp_path, capsys
     shutil.rmtree(voc_root / "SegmentationClass")
     assert evaluate.main([*command, "--save-predictions", str(tmp_path / "sub")]) == 0
     assert evaluate.main([*command[:-4], "--split", "val", "--save-predictions", str(tmp_path / "sub")]) == 2
+
+
+def test_a_split_without_labels_is_no_mistake(voc_root, tmp_path, capsys, monkeypatch):
+    """Nothing is scored; pictures and predictions are shown where --out asks for them, else no picture is looked at."""
+    network = write_network(tmp_path / "voc.pth", VOC_CLASSES, dataset="pascal", data_root=str(voc_root))
+    (voc_root / "ImageSets/Segmentation/test.txt").write_text("v0\nv1\n")
+    for key in ("v0", "v1"):
+        (voc_root / f"SegmentationClass/{key}.png").unlink()
+    command, out = ["--checkpoint", str(network), "--split", "test", "--workers", "0"], tmp_path / "out"
+    assert evaluate.main([*command, "--out", str(out)]) == 0
+    assert f"pascal test has no labels: nothing can be scored; see {out}" in capsys.readouterr().out
+    assert [path.name for path in out.iterdir()] == ["sheet.png"]
+    assert Image.open(out / "sheet.png").width == 2 * 320 + 6  # without a column for the truth
+    monkeypatch.setattr(evaluate, "score", None)
+    assert evaluate.main(command) == 0
+    said = "has no labels: nothing can be scored; --save-predictions DIR would keep the predictions"
+    assert capsys.readouterr().out.splitlines()[-1] == f"pascal test {said}"
 
 
 def test_cityscapes_submissions_are_label_ids(cityscapes_root, tmp_path, capsys):
@@ -133,7 +149,7 @@ def test_cityscapes_submissions_are_label_ids(cityscapes_root, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--stride", "9"], "--crop-size and --stride belong to --protocol slide or center-crop"),
+        (["--stride", "9"], "--crop-size and --stride belong to --protocol center-crop or slide: add it"),
         (["--protocol", "center-crop", "--stride", "9"], "--stride belongs to --protocol slide"),
         (["--protocol", "center-crop", "--crop-size", "33", "65"], "the centre crop is square, give N"),
         (["--protocol", "slide", "--crop-size", "33", "--stride", "40"], "leaves gaps between windows of 33x33"),
@@ -166,3 +182,12 @@ def test_a_split_without_labels_reads_as_ignored(voc_root):
     assert not pictures.has_labels and label.size == picture.size and label.getextrema() == (255, 255)
     shutil.copy(voc_root / "SegmentationClass/t0.png", voc_root / "SegmentationClass/x0.png")
     assert build_dataset("pascal", "test", root=str(voc_root)).has_labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 21])
+def test_the_confusion_plot_has_no_empty_strip(tmp_path, num_classes):
+    plot_confusion(tmp_path / "c.png", np.eye(num_classes), ["a rather long name"] * num_classes)
+    is_inked = np.asarray(Image.open(tmp_path / "c.png").convert("L")) < 250
+    rows, columns = (np.flatnonzero(is_inked.any(axis)) for axis in (1, 0))
+    for inked, side in ((rows, is_inked.shape[0]), (columns, is_inked.shape[1])):
+        assert inked[0] < 20 and inked[-1] >= side - 20

@@ -82,8 +82,70 @@ def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, pictures):
     turned = segmenter(Image.open(pictures / "turned.jpeg"))
     assert turned.labels.shape == (44, 30) and turned.image.size == (30, 44)
     assert segmenter(turned.image).labels.shape == (44, 30)  # turned once and for all
-    with pytest.raises(UserError, match=r"nowhere\.jpg is missing"):
+    with pytest.raises(UserError, match=r"nowhere\.jpg is missing: put it there, or leave it out"):
         segmenter("nowhere.jpg")
+
+
+@pytest.mark.parametrize(
+    ("image", "named"),
+    [
+        (np.zeros((4, 5, 3)), "ndarray float64 [4, 5, 3]"),
+        (np.zeros((4, 5), np.uint16), "ndarray uint16 [4, 5]"),
+        (np.zeros((3, 4, 5), np.uint8), "ndarray uint8 [3, 4, 5]"),
+        (np.zeros((4, 5, 1), np.uint8), "ndarray uint8 [4, 5, 1]"),
+        (np.zeros((0, 0), np.uint8), "ndarray uint8 [0, 0]"),
+        (torch.zeros(3, 4, 5), "Tensor torch.float32 [3, 4, 5]"),
+        (Image.new("RGB", (0, 0)), "a PIL image of 0x0"),
+        (b"\xff\xd8", "bytes"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_named_with_what_would_be_one(image, named):
+    with pytest.raises(UserError) as caught:
+        predict.to_picture(image)
+    wanted = f"{named} is no picture: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!garbage!", b"Exif\0\0MM\0*\0\0"])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
+def test_exif_that_cannot_be_read_asks_for_no_turn(folder_network, folder_root, tmp_path, ending, exif):
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    path = tmp_path / f"garbage.{ending}"
+    Image.fromarray(pixels).save(path, exif=exif, dpi=(72, 72))  # else Pillow looks for it in a JPEG's EXIF, and mutely
+    stored = np.asarray(Image.open(path).convert("RGB"))
+    assert np.array_equal(np.asarray(predict.to_picture(path)), stored)
+    assert np.array_equal(np.asarray(predict.to_picture(Image.open(path))), stored)
+    assert predict.main(command(folder_network, tmp_path / "out", path)) == 0
+    (folder_root / "JPEGImages/v.0.jpg").unlink()
+    path.rename(folder_root / f"JPEGImages/v.0.{ending}")
+    picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
+    assert np.array_equal(np.asarray(picture), stored)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_prediction_turns_a_picture_as_training_does(folder_root, orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    path, exif = folder_root / "JPEGImages/v.0.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
+    assert np.array_equal(np.asarray(predict.to_picture(path)), np.asarray(picture))
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I;16", "tif"), ("I", "tif"), ("F", "tif")])
+def test_more_than_8_bits_are_refused_and_the_others_done(folder_network, pictures, tmp_path, capsys, mode, ending):
+    deep = Image.new(mode, (20, 10), 300)
+    deep.save(pictures / f"deep.{ending}")
+    said = f"has more than 8 bits a channel (mode {mode}): save it with 8"
+    assert predict.main(command(folder_network, tmp_path / "out", pictures)) == 2
+    output = capsys.readouterr()
+    assert "6 pictures labelled" in output.out and not (tmp_path / "out/deep.png").exists()
+    assert output.err.splitlines()[-1].endswith(f"deep.{ending} {said}")
+    with pytest.raises(UserError) as caught:
+        predict.to_picture(deep)
+    assert str(caught.value) == f"the picture {said}"
 
 
 def test_a_broken_picture_is_reported_at_the_end_and_the_others_are_done(folder_network, pictures, tmp_path, capsys):
@@ -134,7 +196,7 @@ def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path,
     ("arguments", "said"),
     [
         (["nowhere.jpg"], "nowhere.jpg is no picture, no folder with pictures, and matches none"),
-        (["PICTURES", "--stride", "3"], "belong to --protocol slide"),
+        (["PICTURES", "--stride", "3"], "--crop-size and --stride belong to --protocol slide: add it"),
         (["PICTURES", "--backbone", "resnet"], "--backbone resnet contradicts"),
     ],
 )
@@ -171,12 +233,76 @@ def test_names_come_from_the_data_set_where_weights_have_none(folder_root, pictu
 
 
 def test_the_overlay_shows_what_is_seen(folder_network, pictures):
-    """A label's colour is mixed in; background stays as it is; the legend is at the foot."""
+    """A label's colour is mixed in, background stays, a lighter line is between them, the legend in a corner."""
     result = Segmenter(folder_network, device="cpu")(np.full((200, 300, 3), 90, np.uint8))
     labels = np.zeros((200, 300), np.uint8)
     labels[:50] = 1
     shown = np.asarray(predict.Segmentation(
         result.image, labels, result.scores, ("background", "cat", "dog"), result.palette).overlay(0.5))  # fmt: skip
     assert (shown[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
-    assert (shown[100, 100] == 90).all()
-    assert (shown[-1] > 200).all()  # the legend's ground
+    assert (shown[50] == np.round((90 + 255) / 2)).all() and (shown[[49, 51], 10] != shown[50, 10]).any(1).all()
+    assert (shown[51:170] == 90).all()
+    assert (shown[-1, 0] == 45).all() and (shown[-1, 100:] == 90).all()  # half-transparent, and no wider than its text
+
+
+def test_a_window_may_be_one_side(folder_network, pictures):
+    path = pictures / "plain.png"
+    one = Segmenter(folder_network, "cpu", window=17, stride=9)(path)
+    two = Segmenter(folder_network, "cpu", window=[17, 17], stride=(9, 9))(path)
+    assert np.array_equal(one.scores, two.scores)
+    assert not np.array_equal(one.scores, Segmenter(folder_network, "cpu", window=17, stride=17)(path).scores)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"window": 17, "stride": 18}, "stride 18 18 leaves gaps between windows of 17x17: lower it"),
+        ({"window": 0}, "window 0: give a whole number above 0, or two"),
+        ({"window": (9, 9, 9)}, "window (9, 9, 9): give"),
+        ({"window": 17.0}, "window 17.0: give"),
+        ({"stride": 9}, "stride 9 is from one window to the next: give window too"),
+        ({"device": "xyz"}, "device 'xyz' is unknown: give one of auto, cpu, cuda, mps"),
+        ({"checkpoint": None}, "which network? give a checkpoint, or weights_from"),
+        ({"weights_from": "xception65_coco_voc_trainaug"}, "which network? give a checkpoint, or weights_from"),
+    ],
+)
+def test_what_a_segmenter_cannot_take_is_one_line(folder_network, arguments, said):
+    with pytest.raises(UserError) as caught:
+        Segmenter(**{"checkpoint": folder_network, "device": "cpu"} | arguments)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_foreign_weights_are_counted_and_own_ones_are_not(tmp_path, pictures, capsys):
+    """A checkpoint of train.py says epochs; the counts are those of the entries."""
+    own = write_network(tmp_path / "own.pth", ("a", "b", "c"), epochs=1)
+    foreign = write_network(tmp_path / "foreign.pth", ("a", "b", "c"))
+    assert predict.main(command(own, tmp_path / "out", pictures / "plain.png")) == 0
+    assert "loaded" not in capsys.readouterr().out
+    assert predict.main(command(foreign, tmp_path / "out", pictures / "plain.png")) == 0
+    count = len(torch.load(foreign)["state_dict"])
+    said = capsys.readouterr()
+    assert f"weights {foreign}: own weights: {count} loaded, 0 missing, 0 unexpected, 0 mismatched\n" in said.out
+    assert "never trained" not in said.err
+
+
+def test_partial_weights_are_taken_only_where_that_is_said(tmp_path, pictures, capsys):
+    network = write_network(tmp_path / "n.pth", ("a", "b", "c"), epochs=1)
+    state = torch.load(network)
+    del state["state_dict"]["decoder.classifier.bias"]
+    torch.save(state, network)
+    partial = command(network, tmp_path / "out", pictures / "plain.png")
+    assert predict.main(partial) == 2
+    assert "or --partial-weights to take what fits" in capsys.readouterr().err.splitlines()[-1]
+    assert predict.main([*partial, "--partial-weights"]) == 0
+    assert "loaded, 1 missing, 0 unexpected" in capsys.readouterr().out
+
+
+def test_a_head_that_was_never_trained_is_said_aloud(tmp_path, pictures, capsys):
+    network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
+    untrained = ["decoder.classifier.weight", "decoder.classifier.bias"]
+    torch.save(torch.load(network) | {"untrained": untrained}, network)
+    assert predict.main(command(network, tmp_path / "out", pictures / "plain.png")) == 0
+    wanted = (
+        f"note: {network}: its head was never trained (2 entries): what follows are no predictions of a trained network"
+    )
+    assert wanted in capsys.readouterr().err.splitlines()

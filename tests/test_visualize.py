@@ -1,9 +1,10 @@
 """Sheets show what they say."""
 
 import numpy as np
+import pytest
 
 from dataloaders.palettes import voc_palette
-from utils.visualize import Example, colour, example_row, sheet
+from utils.visualize import Example, colour, corner_legend, example_row, overlay, sheet
 
 PALETTE = voc_palette(4)
 
@@ -28,5 +29,34 @@ def test_a_row_is_input_truth_prediction():
 
 def test_a_sheet_takes_pictures_of_any_size():
     names = ["ground", "a wall", "a very long name of a class", "sky"]
-    image = sheet([example(), example(300, 20), example(7, 90)], names, PALETTE, width=50)
-    assert image.width == 162 and image.height > 38 + 750 + 4
+    image = sheet([example(), example(300, 20), example(7, 90), example(1, 900)], names, PALETTE, width=50)
+    assert image.width == 162 and image.height > 38 + 750 + 4 + 1
+
+
+def test_a_row_without_truth_is_input_and_all_of_the_prediction():
+    row = example_row(example()._replace(label=None), PALETTE, width=40)
+    assert row.shape == (30, 2 * 40 + 6, 3) and (row[:, :40] == 77).all() and (row[:, 46:] == PALETTE[2]).all()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 2000), (900, 60), (97, 97), (30, 30), (1, 1)])
+@pytest.mark.parametrize("count", [1, 11, 150])
+def test_a_legend_leaves_two_thirds_of_the_height(size, count):
+    names, palette = [f"class number {number}" for number in range(count)], voc_palette(count)
+    corner = corner_legend(range(count), names, palette, size)
+    assert corner.width <= size[0] and corner.height <= max(1, size[1] // 3)
+
+
+def test_a_legend_is_as_small_as_its_text_and_lets_the_picture_through():
+    names, palette = ["sky", "building", "pole", "road", "pavement", "tree", "car"], voc_palette(7)
+    corner = corner_legend(range(7), names, palette, (480, 360))
+    assert corner.width * corner.height < 0.1 * 480 * 360
+    alpha = np.asarray(corner)[..., 3]
+    assert set(np.unique(alpha)) > {128} and (alpha[:, -1] == 128).all()
+
+
+def test_classes_that_look_alike_are_told_apart_by_a_line():
+    """A black class over a black picture, beside one that is left as it is."""
+    label = np.zeros((30, 40), np.uint8)
+    label[:, 20:] = 1
+    shown = np.asarray(overlay(np.zeros((30, 40, 3), np.uint8), label, ["sky", "night"], [(0, 0, 0)] * 2, opacity=0.6))
+    assert (shown[:10, 20] == 128).all() and not shown[:10, :20].any() and not shown[:10, 21:].any()

@@ -11,7 +11,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def select_device(name: str) -> torch.device:
-    """The named device; auto takes CUDA, then MPS, then the CPU. Raises UserError where it is not there."""
+    """The named device; auto takes CUDA, then MPS, then the CPU. Raises UserError where there is none such."""
+    if name not in DEVICES:
+        raise UserError(f"device {name!r} is unknown: give one of {', '.join(DEVICES)}")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, is_there in available.items() if is_there)

@@ -31,9 +31,9 @@ def plot_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> No
     """`counts[truth, prediction]` as the share of each true class, in %."""
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    side = 1.8 + 0.36 * len(classes)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.add_subplot()
+    side = max(4, 1.8 + 0.36 * len(classes))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot(title="% of the true class")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(classes)), labels=classes, rotation=90)
     axes.set_yticks(range(len(classes)), labels=classes)
@@ -44,4 +44,4 @@ def plot_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> No
             if share >= 0.5:
                 colour = "white" if share > 55 else "black"
                 axes.text(column, row, f"{share:.0f}", ha="center", va="center", size=7, color=colour)
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")  # names of any length leave no empty strip beside the square

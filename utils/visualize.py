@@ -13,10 +13,10 @@ Palette = Sequence[tuple[int, int, int]]
 
 
 class Example(NamedTuple):
-    """One scored picture: image uint8 [3, H, W], label and prediction [H, W]."""
+    """One scored picture: image uint8 [3, H, W], label (None where there is none) and prediction [H, W]."""
 
     image: np.ndarray
-    label: np.ndarray
+    label: np.ndarray | None
     prediction: np.ndarray
 
 
@@ -33,17 +33,16 @@ def colour(label: np.ndarray, palette: Palette) -> np.ndarray:
 
 
 def example_row(example: Example, palette: Palette, width: int) -> np.ndarray:
-    """Input, truth and prediction side by side, each `width` wide: uint8 [h, 3 * width + 2 gaps, 3]."""
-    parts = [
-        example.image.transpose(1, 2, 0),
-        colour(example.label, palette),
-        colour(np.where(example.label == 255, 255, example.prediction), palette),
-    ]
-    height = round(parts[0].shape[0] * width / parts[0].shape[1])
-    filters = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
-    parts = [np.asarray(Image.fromarray(p).resize((width, height), f)) for p, f in zip(parts, filters, strict=True)]
-    gap = np.full((height, GAP, 3), 255, np.uint8)
-    return np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=1)
+    """Input, truth where there is one, and prediction side by side, each `width` wide: uint8 [h, w, 3]."""
+    image, label, prediction = example.image.transpose(1, 2, 0), example.label, example.prediction
+    labels = [prediction] if label is None else [label, np.where(label == 255, 255, prediction)]
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    row = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))]
+    gap = np.full((size[1], GAP, 3), 255, np.uint8)
+    for part in labels:
+        coloured = Image.fromarray(colour(part, palette)).resize(size, Image.Resampling.NEAREST)
+        row += [gap, np.asarray(coloured)]
+    return np.concatenate(row, axis=1)
 
 
 def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette, *, width: int = 320) -> Image.Image:
@@ -51,7 +50,7 @@ def sheet(examples: Sequence[Example], classes: Sequence[str], palette: Palette,
     rows = [example_row(example, palette, width) for example in examples]
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     body = np.concatenate([part for row in rows for part in (row, gap)])
-    seen = np.unique(np.concatenate([np.append(e.label, e.prediction) for e in examples]))
+    seen = np.unique(np.concatenate([part.ravel() for _, *parts in examples for part in parts if part is not None]))
     footer = legend([n for n in seen if n < len(classes)], classes, palette, body.shape[1])
     whole = Image.new("RGB", (body.shape[1], body.shape[0] + footer.height), WHITE)
     whole.paste(Image.fromarray(body), (0, 0))
@@ -68,49 +67,89 @@ def png(image: Image.Image) -> bytes:
 def overlay(
     image: np.ndarray, label: np.ndarray, classes: Sequence[str], palette: Palette, *, opacity: float
 ) -> Image.Image:
-    """The classes' colours over the picture, uint8 [H, W, 3] under [H, W], of its size, with a legend at its foot.
+    """The classes' colours over the picture, uint8 [H, W, 3] under [H, W], of its size, with light lines between
+    classes and a legend of those drawn in the lower left corner.
 
     A first class named background is left as it is.
     """
     is_drawn = (label < len(classes)) & ~((label == 0) & (classes[0] == "background"))
-    mixed = (1 - opacity) * image + opacity * colour(label, palette)
-    whole = Image.fromarray(np.where(is_drawn[..., None], mixed, image).round().astype(np.uint8))
-    seen = np.unique(label[is_drawn]).tolist()
-    if seen:
-        foot = fitting_legend(seen, classes, palette, whole.size)
-        box = (0, whole.height - foot.height, whole.width, whole.height)
-        whole.paste(Image.blend(whole.crop(box), foot, 0.85), box)
+    mixed = np.where(is_drawn[..., None], (1 - opacity) * image + opacity * colour(label, palette), image)
+    # A class whose colour is black or the picture's own would else not be told from its neighbour
+    mixed = np.where(borders(label)[..., None], (mixed + 255) / 2, mixed)
+    whole = Image.fromarray(mixed.round().astype(np.uint8))
+    if seen := np.unique(label[is_drawn]).tolist():
+        corner = corner_legend(seen, classes, palette, whole.size)
+        whole.paste(corner, (0, whole.height - corner.height), corner)
     return whole
 
 
-def fitting_legend(
+def borders(label: np.ndarray) -> np.ndarray:
+    """Whether the class changes from the pixel above or to the left: bool [H, W]."""
+    changes = np.zeros(label.shape, bool)
+    changes[1:] |= label[1:] != label[:-1]
+    changes[:, 1:] |= label[:, 1:] != label[:, :-1]
+    return changes
+
+
+def corner_legend(
     numbers: Sequence[int], classes: Sequence[str], palette: Palette, size: tuple[int, int]
 ) -> Image.Image:
-    """In letters that suit a picture of `size` (width, height), smaller ones where it would cover a third of it."""
-    letters = min(28, max(8, min(size) // 28))
-    foot = legend(numbers, classes, palette, size[0], letters)
-    while foot.height > size[1] / 3 and letters > 6:
-        letters -= 1
-        foot = legend(numbers, classes, palette, size[0], letters)
-    return foot.crop((0, 0, size[0], min(foot.height, size[1])))
+    """Light on half-transparent dark, RGBA, at most as wide as a picture of `size` (width, height) and a third as high.
+
+    The letters suit its size, but are smaller, down to 6 pixels, where many classes need it; what has no room then is
+    cut off.
+    """
+    width, height = size[0], max(1, size[1] // 3)
+    for letters in range(min(28, max(8, min(size) // 32)), 5, -1):
+        boxes = [columns(numbers, classes, palette, count, letters) for count in range(1, min(len(numbers), 8) + 1)]
+        fitting = [box for box in boxes if box.width <= width and box.height <= height]
+        if fitting:
+            return min(fitting, key=lambda box: box.width * box.height)
+    return boxes[0].crop((0, 0, min(width, boxes[0].width), min(height, boxes[0].height)))
+
+
+def columns(numbers: Sequence[int], classes: Sequence[str], palette: Palette, count: int, letters: int) -> Image.Image:
+    """Swatches with class names in `count` columns, RGBA, `letters` pixels high."""
+    font, line, lines = ImageFont.load_default(letters), round(1.3 * letters), -(-len(numbers) // count)
+    parts = [numbers[start : start + lines] for start in range(0, len(numbers), lines)]
+    widths = [max(entry_width(classes[number], font, letters) for number in part) for part in parts]
+    image = Image.new("RGBA", (sum(widths), lines * line + letters // 2), (0, 0, 0, 128))
+    pen, x = ImageDraw.Draw(image), letters // 2
+    for part, width in zip(parts, widths, strict=True):
+        for row, number in enumerate(part):
+            draw_entry(pen, (x, row * line + letters // 3), classes[number], palette[number], font, letters, WHITE)
+        x += width
+    return image
 
 
 def legend(
     numbers: Sequence[int], classes: Sequence[str], palette: Palette, width: int, letters: int = 13
 ) -> Image.Image:
-    """Swatches with class names, in as many lines as `width` needs; `letters` is their height in pixels."""
+    """Swatches with class names on white, in as many lines as `width` needs; `letters` is their height in pixels."""
     font, line, places, x, y = ImageFont.load_default(letters), round(1.5 * letters), [], GAP, 0
-    swatch, gap = round(1.4 * letters), letters // 2
     for number in numbers:
-        needed = swatch + gap + int(font.getlength(classes[number])) + letters
+        needed = entry_width(classes[number], font, letters)
         if x + needed > width and x > GAP:
             x, y = GAP, y + line
-        places.append((number, x, y))
+        places.append((number, (x, y + letters // 4)))
         x += needed
     image = Image.new("RGB", (width, y + line + letters // 3), WHITE)
-    pen = ImageDraw.Draw(image)
-    for number, x, y in places:
-        box = (x, y + letters // 4, x + swatch, y + letters // 4 + letters)
-        pen.rectangle(box, fill=tuple(palette[number]), outline=(128, 128, 128))
-        pen.text((x + swatch + gap, y + letters // 4 + letters / 2), classes[number], (0, 0, 0), font, anchor="lm")
+    for number, place in places:
+        draw_entry(ImageDraw.Draw(image), place, classes[number], palette[number], font, letters, (0, 0, 0))
     return image
+
+
+def entry_width(name: str, font: ImageFont.ImageFont, letters: int) -> int:
+    """A swatch, a gap, the name, and the distance to the next entry."""
+    return round(1.4 * letters) + letters // 2 + int(font.getlength(name)) + letters
+
+
+def draw_entry(
+    pen: ImageDraw.ImageDraw, place: tuple[int, int], name: str, swatch: tuple[int, int, int],
+    font: ImageFont.ImageFont, letters: int, ink: tuple[int, int, int],
+) -> None:  # fmt: skip
+    """A swatch and a name from `place` (left, top) on."""
+    x, y = place
+    right = x + round(1.4 * letters)
+    pen.rectangle((x, y, right, y + letters), fill=tuple(swatch), outline=(128, 128, 128))
+    pen.text((right + letters // 2, y + letters / 2), name, ink, font, anchor="lm")
