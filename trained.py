@@ -67,7 +67,7 @@ def load_trained(
         multi_grid=chosen.get("multi_grid", False), width=chosen.get("width", 1.0),
         wide_tap=chosen.get("wide_tap", False),
     )  # fmt: skip
-    report = load_weights(model, content)
+    report = load_weights(model, source, content=content)
     if not is_partial:
         fix = "give the flags it was trained with, or --partial-weights to take what fits"
         report.require(f"{chosen['backbone']} network", source, fix)
