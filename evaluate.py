@@ -23,7 +23,7 @@ from utils.device import select_device
 from utils.distributed import is_main_process, process_group, rank, say, world_size
 from utils.flags import positive, positive_int
 from utils.inference import Predictor
-from utils.metrics import percent, table, write_confusion, write_metrics
+from utils.metrics import ConfusionMatrix, percent, table, write_confusion, write_metrics
 from utils.per_image import PerImage
 from utils.plots import plot_confusion, plot_trimap
 from utils.scoring import score
@@ -82,10 +82,8 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
         )  # fmt: skip
         pictures = open_pictures(args, trained)
         how = describe(args, trained, pictures)
-        unscored = f"{pictures.name} {args.split} has no labels: nothing can be scored"
-        kept = [folder for folder in (args.save_predictions, args.out) if folder]
-        if not pictures.has_labels and not kept:
-            say(f"{unscored}; --save-predictions DIR would keep the predictions")
+        if not pictures.has_labels and not (args.out or args.save_predictions):
+            say(f"{nothing_scored(pictures, args.split)}; --save-predictions DIR would keep the predictions")
             return 0
         predictor = Predictor(
             trained.model.to(device), device, scales=args.scales, flip=args.flip,
@@ -100,16 +98,8 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             predictor, loader, num_classes=len(pictures.classes), device=device, num_examples=4,
             observers=list(observers.values()),
         )  # fmt: skip
-        files = {}
-        if not pictures.has_labels:
-            say(f"{unscored}; see {' and '.join(kept)}")
-            examples = [example._replace(label=None) for example in examples]
-        elif is_main_process():
-            scores = confusion.scores(pictures.classes) | further_scores(observers, pictures.classes)
-            print_scores(scores, how)
-            files = result_files(scores, how, confusion.counts.cpu(), observers, pictures)
-        if args.out and is_main_process():
-            write(files | {"sheet.png": sheet(examples, pictures.classes, pictures.palette).save}, Path(args.out))
+        if is_main_process():
+            report(args, how, pictures, confusion, examples, observers)
     return 0
 
 
@@ -158,6 +148,32 @@ def make_observers(args: argparse.Namespace, pictures: PictureSet) -> dict:
     if args.boundary:
         observers["boundary"] = BoundaryIoU(num_classes, ratio=args.boundary)
     return observers
+
+
+def report(
+    args: argparse.Namespace,
+    how: dict,
+    pictures: PictureSet,
+    confusion: ConfusionMatrix,
+    examples: list,
+    observers: dict,
+) -> None:
+    """Print the scores, and write the files of --out."""
+    files = {}
+    if pictures.has_labels:
+        scores = confusion.scores(pictures.classes) | further_scores(observers, pictures.classes)
+        print_scores(scores, how)
+        files = result_files(scores, how, confusion.counts.cpu(), observers, pictures)
+    else:
+        kept = filter(None, (args.save_predictions, args.out))
+        print(f"{nothing_scored(pictures, args.split)}; see {' and '.join(kept)}")
+        examples = [example._replace(label=None) for example in examples]
+    if args.out:
+        write(files | {"sheet.png": sheet(examples, pictures.classes, pictures.palette).save}, Path(args.out))
+
+
+def nothing_scored(pictures: PictureSet, split: str) -> str:
+    return f"{pictures.name} {split} has no labels: nothing can be scored"
 
 
 def further_scores(observers: dict, classes: Sequence[str]) -> dict:
