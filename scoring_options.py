@@ -7,7 +7,7 @@ from errors import UserError
 from modeling import BACKBONES
 from options import NETWORK, add_shape_flags
 from utils.flags import add_size_flag, positive, positive_int, two_sides
-from utils.inference import default_stride
+from utils.inference import default_stride, require_no_gaps
 
 
 def add_source_flags(parser: argparse.ArgumentParser, *, checkpoint_help: str) -> None:
@@ -55,14 +55,6 @@ def windows(args: argparse.Namespace, trained_crop: Sequence[int] | None, protoc
     stride = two_sides(args.stride, "--stride") if args.stride else list(default_stride(crop))
     require_no_gaps(stride, crop, "--stride")
     return {"crop_size": crop, "stride": stride}
-
-
-def require_no_gaps(stride: Sequence[int], window: Sequence[int], name: str) -> None:
-    """Raise UserError where windows (height, width) that are `stride` (down, across) apart leave out pixels."""
-    if any(step > side for step, side in zip(stride, window, strict=True)):
-        raise UserError(
-            f"{name} {stride[0]} {stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: lower it"
-        )
 
 
 def network_flags(args: argparse.Namespace, given: set[str]) -> dict:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from errors import UserError
 from utils.geometry import resize, scaled_side
 
 
@@ -82,6 +83,14 @@ class Predictor:
 def default_stride(window: Sequence[int]) -> tuple[int, ...]:
     """Two thirds of a window (height, width): neighbours overlap by a third."""
     return tuple(max(1, side * 2 // 3) for side in window)
+
+
+def require_no_gaps(stride: Sequence[int], window: Sequence[int], name: str) -> None:
+    """Raise UserError where windows (height, width) that are `stride` (down, across) apart leave out pixels."""
+    if any(step > side for step, side in zip(stride, window, strict=True)):
+        raise UserError(
+            f"{name} {stride[0]} {stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: lower it"
+        )
 
 
 def whole_image_logits(model: Callable[[Tensor], Tensor], image: Tensor, *, output_stride: int) -> Tensor:
