@@ -353,10 +353,10 @@ def run_command(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"{prefix}{error.line()}", file=sys.stderr)
+        sys.stderr.write(f"{prefix}{error.line()}\n")  # at once, or the lines of several processes run together
         return 2
     except RunFailed as error:
-        print(f"{prefix}{error}", file=sys.stderr)
+        sys.stderr.write(f"{prefix}{error}\n")
         return 1
     except KeyboardInterrupt:
         return 130

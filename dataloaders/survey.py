@@ -14,6 +14,7 @@ from dataloaders.pairs import open_header, open_picture
 from dataloaders.samples import init_worker
 from errors import BrokenPicture, UserError
 from utils.cache import cached
+from utils.distributed import is_main_process, share
 from utils.progress import progress
 
 FEW = 200  # pictures that are read sooner than workers start
@@ -66,11 +67,15 @@ def check_labels(pictures: PictureSet, *, workers: int, skip_broken: bool) -> No
     """Raise UserError for a fault that the labels, or the pictures' headers, would show only as training reads them.
 
     Reads all labels once: for the same files, by size and time, success is remembered. With `skip_broken` what cannot
-    be decoded is no fault.
+    be decoded is no fault. The first process looks, and all raise.
     """
     if not pictures.has_label_files:
         return
+    if fault := share(find_fault(pictures, workers, skip_broken) if is_main_process() else None):
+        raise UserError(fault)
 
+
+def find_fault(pictures: PictureSet, workers: int, skip_broken: bool) -> str | None:
     def look() -> int:
         workers_worth_it = workers if len(pictures) >= FEW else 0
         pairs = survey("checking labels (once)", pictures, workers=workers_worth_it, headers_only=True)
@@ -78,7 +83,11 @@ def check_labels(pictures: PictureSet, *, workers: int, skip_broken: bool) -> No
         refuse(faults)
         return len(pictures)
 
-    cached(f"checked-{pictures.name}-{digest_of_files(pictures, skip_broken)}", look)
+    try:
+        cached(f"checked-{pictures.name}-{digest_of_files(pictures, skip_broken)}", look)
+    except UserError as error:
+        return error.line()
+    return None
 
 
 def stopping(problems: list[UserError], skip_broken: bool) -> list[UserError]:

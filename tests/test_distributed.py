@@ -86,7 +86,8 @@ with process_group(torch.device("cpu")):
         os.kill(os.getpid(), signal.SIGKILL)
     if attempt == 0:
         time.sleep(60)
-    print(f"rank {rank} attempt {attempt} sum {total}", flush=True)
+    with open(f"{sys.argv[2]}/{rank}", "w") as file:
+        file.write(f"attempt {attempt} sum {total}")
 """
 
 
@@ -94,9 +95,11 @@ with process_group(torch.device("cpu")):
 def test_restarted_ranks_find_each_other_not_the_dead(tmp_path):
     (tmp_path / "restarted.py").write_text(RESTARTED)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "--max-restarts=1"]
-    command = [*launcher, str(tmp_path / "restarted.py"), str(ROOT)]
+    (tmp_path / "said").mkdir()
+    command = [*launcher, str(tmp_path / "restarted.py"), str(ROOT), str(tmp_path / "said")]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == [f"rank {rank} attempt 1 sum 3" for rank in range(3)]
+    said = {path.name: path.read_text() for path in (tmp_path / "said").iterdir()}
+    assert said == {str(rank): "attempt 1 sum 3" for rank in range(3)}
