@@ -130,7 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> int:
     roots = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
-    reports = [check_split(args.dataset, split, workers=max(0, args.workers), **roots) for split in args.split]
+    reports = [check_split(args.dataset, split, workers=args.workers, **roots) for split in args.split]
     print("\n\n".join(map(describe, reports)))
     if args.json:
         content = {"dataset": args.dataset, "splits": {report.split: asdict(report) for report in reports}}

@@ -25,7 +25,6 @@ TURNS = {
 # What Pillow raises over content that it cannot decode
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
-
 Opener = Callable[[Path], tuple[Image.Image, Image.Transpose | None]]
 
 
@@ -45,9 +44,14 @@ def open_picture(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
 
 def to_rgb(picture: Image.Image, source: object) -> Image.Image:
     """Raises UserError, naming `source`, where values above 255 would all become white."""
-    if picture.mode.startswith(("I", "F")):
+    if is_deep(picture):
         raise UserError(f"{source} has more than 8 bits a channel (mode {picture.mode}): save it with 8")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """More than 8 bits a channel."""
+    return picture.mode.startswith(("I", "F"))
 
 
 def find_turn(picture: Image.Image) -> Image.Transpose | None:
@@ -119,7 +123,7 @@ def open_header(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
         with Image.open(path) as picture:
             # Not the file's own getexif: a PNG's decodes all of it
             turn, size = TURNS.get(Image.Image.getexif(picture).get(ORIENTATION_TAG)), picture.size
-            is_usable = not picture.mode.startswith(("I", "F"))
+            is_usable = not is_deep(picture)
     except DECODE_ERRORS:
         is_usable = False
     return (Image.new("L", size), turn) if is_usable else open_picture(path)  # which says what is wrong
