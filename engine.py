@@ -1,89 +1,88 @@
-"""The training loop. It is handed finished objects, and knows no data set and no flags.
-
-Long, so that a run can be read from top to bottom in one place.
-"""
+"""The training loop: finished objects in, a trained network out. It knows no dataset, no flag and no file."""
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from errors import RunFailed, UserError
-from utils.broken import BrokenFiles, broken_files
-from utils.checkpoint import to_bytes
-from utils.device import tune_convolutions
-from utils.distributed import all_reduce, gather, is_main_process, rank, sync_buffers, world_size, wrap
-from utils.inference import Normalise, Predictor
-from utils.metrics import percent, render_metrics
-from utils.optim import restore
-from utils.preemption import StopSignals, UntilStopped, Wishes
-from utils.progress import progress
-from utils.run_folder import RunFolder
-from utils.scoring import score
+from utils.distributed import all_reduce, gather_flat, rank, sync_buffers, world_size, wrap
+from utils.distributed.device import tune_convolutions
+from utils.errors import RunFailed
+from utils.inference import Normalize, Predictor
+from utils.optim import restore_optimizer
+from utils.progress import print_above_bar, progress
+from utils.run.broken import broken_files
+from utils.run.recorder import Recorder
+from utils.run.signals import InterruptibleLoader, StopRequest, StopSignals
+from utils.scoring.loop import score
 from utils.seeding import seed_everything
-from utils.summaries import Board, cut_back_events
-from utils.visualize import Palette, png, sheet
 
 AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-BOARD_EVERY = 10  # steps between two scalars of the training loss
+
+
+class SegmentationModel(Protocol):
+    """What Trainer needs of a model beyond `nn.Module`: `image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`."""
+
+    mean: Sequence[float]  # of its training images, RGB, values in 0..1
+    std: Sequence[float]
+    output_stride: int  # scoring pads images to k * output_stride + 1
+
+    def __call__(self, image: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to train. `batch_size` is the whole batch of a step, over all processes and `accumulate` parts."""
+    """How to train. `batch_size` is that of one optimizer step, over all processes and `accumulate` micro-batches."""
 
     epochs: int
     batch_size: int
     seed: int = 1
     max_steps: int | None = None
-    save_every: int | None = None
-    eval_interval: int = 1
+    save_every: int | None = None  # steps
+    eval_interval: int = 1  # epochs
     accumulate: int = 1
     amp: str = "off"
     ema_decay: float = 0.0
     channels_last: bool = False
     compile: bool = False
-    num_examples: int = 4
+    num_examples: int = 4  # images of a validation to draw
 
 
 class Trainer:
-    """Trains `model` by epochs of `train_loader`, scores it on `val_loader`, and writes the run's files.
+    """Trains `model` by epochs of `train_loader` and scores it on `val_loader` (None: no validation).
 
-    `train_loader.batch_sampler` gives `settings.accumulate` parts a step and has `steps_per_epoch` and `set_position`.
-    `rate_factor(step)` multiplies each parameter group's `base_lr`. `extra` (plain values) goes into each checkpoint.
-    `val_loader` None: no validation.
+    `train_loader.batch_sampler` gives `settings.accumulate` micro-batches a step and has `steps_per_epoch` and
+    `set_position(epoch, step)`. `criterion(logits, label)` gives (sum of the loss, sum of the pixel weights).
+    `lr_factor(step)` multiplies the `base_lr` of each parameter group. `recorder` writes the files of the run,
+    `signals` asks for a stop or a checkpoint.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | SegmentationModel,
         criterion: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         optimizer: torch.optim.Optimizer,
-        rate_factor: Callable[[int], float],
+        lr_factor: Callable[[int], float],
         train_loader: DataLoader,
         val_loader: DataLoader | None,
         *,
         settings: Settings,
-        run: RunFolder,
         classes: Sequence[str],
-        palette: Palette,
+        recorder: Recorder,
+        signals: StopSignals,
         device: torch.device,
-        extra: dict,
     ):
-        self.model, self.criterion, self.optimizer, self.rate_factor = model, criterion, optimizer, rate_factor
-        self.train_loader, self.val_loader, self.settings = train_loader, val_loader, settings
-        self.run, self.classes, self.palette, self.device, self.extra = run, classes, palette, device, extra
-        self.normalise = Normalise(model.mean, model.std, device)
+        self.model, self.criterion, self.optimizer, self.lr_factor = model, criterion, optimizer, lr_factor
+        self.train_loader, self.val_loader, self.settings, self.classes = train_loader, val_loader, settings, classes
+        self.recorder, self.signals, self.device = recorder, signals, device
+        self.normalize = Normalize(model.mean, model.std, device)
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         self.ema = None
@@ -96,71 +95,33 @@ class Trainer:
         self.amp_type = AMP_TYPES[settings.amp]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.steps_per_epoch = train_loader.batch_sampler.steps_per_epoch
-        self.last_step = settings.epochs * self.steps_per_epoch
-        if settings.max_steps is not None:
-            self.last_step = min(self.last_step, settings.max_steps)
+        self.last_step = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
         self.epoch = self.step = 0  # finished ones
-        self.counted_step = 0  # where the last epoch was scored and logged
-        self.best_pred, self.has_best = 0.0, False
-        self.epoch_losses, self.epoch_seconds = 0.0, 0.0  # sums over the epoch that is under way
+        self.last_logged_step = 0  # of the last epoch that was scored and logged
+        self.best_miou: float | None = None
+        self.epoch_losses, self.epoch_seconds = 0.0, 0.0  # sums over the current epoch
         self.scores: dict | None = None  # of the last validation
-        self.board: Board | None = None
-        self.broken = BrokenFiles()
-        self.signals = StopSignals()
-        self.wishes = Wishes(stop=0, save=False)
+        self.request = StopRequest(stop=0, save=False)
 
     @property
     def is_finished(self) -> bool:
-        """Every step is made, and the last one's epoch is scored and logged."""
-        return self.step > self.last_step or self.step == self.last_step == self.counted_step
+        """Every step was made, and its epoch is scored and logged."""
+        return self.step > self.last_step or self.step == self.last_step == self.last_logged_step
 
     def fit(self) -> int:
-        """Train to the end. Returns 0, or the number of the signal that stopped it with a checkpoint written."""
-        with self.signals:
-            if is_main_process():
-                self.open_files()
-            stopped_by = self.run_epochs()
-            if is_main_process():
-                self.finish_writing()
-            return stopped_by
-
-    def open_files(self) -> None:
-        """The run's files as they were at the checkpoint. Raises UserError where they cannot be written."""
-        try:
-            self.run.cut_back(self.epoch)
-            cut_back_events(self.run.path, self.step, self.counted_step)
-        except OSError as error:
-            raise UserError(f"cannot write into {self.run.path} ({error.strerror}): make room there") from error
-        self.board = Board(self.run.path, self.run.writer)
-        if self.broken.times or self.run.broken.exists():
-            self.run.writer.replace(self.run.broken, self.broken.render())
-
-    def run_epochs(self) -> int:
-        while not self.is_finished:
+        """Train to the last step. Returns 0, or the number of the signal that stopped it after a checkpoint."""
+        self.recorder.open(self.epoch, self.step, self.last_logged_step)
+        while not self.is_finished and not self.request.stop:
             self.train_one_epoch()
-            if self.wishes.stop:
-                self.save(self.run.checkpoint)
-                return self.wishes.stop
-            self.finish_epoch()
-            if self.wishes.stop and not self.is_finished:
-                return self.wishes.stop
-        return 0
-
-    def finish_writing(self) -> None:
-        """Raise RunFailed where files of the run still cannot be written."""
-        self.run.writer.retry()
-        if unwritten := self.run.writer.unwritten:
-            raise RunFailed(
-                f"{unwritten[0]} could not be written ({len(unwritten)} files of the run are older than its step "
-                f"{self.step}): make room there and go on with --resume auto"
-            )
-
-    def is_epoch_complete(self) -> bool:
-        """All steps of the epoch are made, but it is not yet scored and counted."""
-        return self.step == (self.epoch + 1) * self.steps_per_epoch
+            if self.request.stop:
+                self.save()
+            else:
+                self.finish_epoch()
+        self.recorder.close(self.step)
+        return 0 if self.is_finished else self.request.stop
 
     def train_one_epoch(self) -> None:
-        """Go on to the epoch's end, the run's last step, or the step after which `wishes` has a stop."""
+        """Train to the end of the epoch, the last step of the run, or the step after which a stop is requested."""
         first = self.step - self.epoch * self.steps_per_epoch
         end = min(self.steps_per_epoch, self.last_step - self.epoch * self.steps_per_epoch)
         if first >= end:
@@ -168,81 +129,71 @@ class Trainer:
         self.network.train()
         tune_convolutions(True)
         self.train_loader.batch_sampler.set_position(self.epoch, first)
-        parts = iter(self.train_loader)
+        batches = iter(self.train_loader)
         seconds_before, start = self.epoch_seconds, time.monotonic()
         with progress(f"epoch {self.epoch + 1}/{self.settings.epochs}", first, self.steps_per_epoch) as bar:
             for step_in_epoch in range(first, end):
-                loss = self.train_step([next(parts) for _ in range(self.settings.accumulate)])
+                loss = self.train_step([next(batches) for _ in range(self.settings.accumulate)])
+                seconds = time.monotonic() - start
                 self.epoch_losses += loss
-                self.epoch_seconds = seconds_before + time.monotonic() - start
-                speed = (step_in_epoch + 1 - first) * self.settings.batch_size / (time.monotonic() - start)
-                bar.set_postfix_str(f"loss {loss:.4f}, lr {self.learning_rate:.2e}, {speed:.1f} pictures/s", False)
+                self.epoch_seconds = seconds_before + seconds
+                speed = (step_in_epoch + 1 - first) * self.settings.batch_size / seconds
+                bar.set_postfix_str(f"loss {loss:.4f}, lr {self.learning_rate:.2e}, {speed:.1f} images/s", False)
                 bar.update()
-                self.after_step(loss, speed)
-                if self.wishes.stop:
+                self.recorder.log_step(self.step, loss=loss, lr=self.learning_rate, images_per_second=speed)
+                self.save_if_due()
+                if self.request.stop:
                     return
 
-    def train_step(self, parts: list[dict]) -> float:
-        """One optimizer step from `parts`. Returns its loss; `wishes` is what some process was asked for meanwhile."""
-        seed_everything(self.settings.seed, self.step, rank())
-        self.set_rates(self.step)
+    def train_step(self, micro_batches: list[dict]) -> float:
+        """One optimizer step. Returns its loss: the mean over the labeled pixels of all micro-batches and processes.
+
+        A micro-batch is `{"image": uint8 [B, 3, H, W], "label": uint8 [B, H, W], "id": [str] * B}`; 255 in a label is
+        ignored. Raises RunFailed for a loss that is not finite, before the weights change.
+        """
+        seed_everything(self.settings.seed, self.step, rank())  # of dropout
+        self.set_lr(self.step)
         self.optimizer.zero_grad()
-        # Gradients are collected for the sum of the losses over a constant, then scaled to the mean over the labelled
-        # pixels of the whole batch, whose count no part knows alone. The constant keeps fp16 within its range.
-        pixels = sum(part["label"].numel() for part in parts) * world_size()
-        sums = [self.backward(part, pixels, is_last=part is parts[-1]) for part in parts]
-        broken = broken_files(parts)
-        # One exchange a step carries all that the processes must agree on
-        total, weight, num_broken, *asked = self.reduce(sums, [float(len(broken)), *self.signals.take()])
-        self.wishes = self.signals.read(asked)
+        # The gradients are those of the summed loss over a constant, scaled afterwards to the mean over the labeled
+        # pixels, whose number no micro-batch knows alone. The constant keeps fp16 within its range.
+        pixels = sum(batch["label"].numel() for batch in micro_batches) * world_size()
+        sums = [self.backward(batch, pixels, is_last=batch is micro_batches[-1]) for batch in micro_batches]
+        broken = broken_files(micro_batches)
+        total, weight, num_broken = self.exchange([*torch.stack(sums).cpu().double().sum(0).tolist(), len(broken)])
         if num_broken:
-            self.note_broken(of_all(broken))
+            self.recorder.add_broken(gather_flat(broken))
         loss = total / weight if weight else total
         if not math.isfinite(loss):
-            self.give_up(loss, parts)
+            self.raise_non_finite(loss, micro_batches)
         self.update(scale=pixels * world_size() / weight if weight else 0.0)
+        self.step += 1
         return loss
 
-    def backward(self, part: dict, pixels: int, *, is_last: bool) -> Tensor:
-        """Add the gradients of `part`'s summed loss / `pixels`. Returns (sum, weight) on the device."""
-        image = part["image"].to(self.device, non_blocking=True)
-        label = part["label"].to(self.device, non_blocking=True).long()
-        image = self.normalise(image).contiguous(memory_format=self.memory_format)
-        # Gradients of several parts are exchanged once, with the last
-        is_waiting = world_size() > 1 and not is_last
-        with self.network.no_sync() if is_waiting else contextlib.nullcontext():
+    def backward(self, batch: dict, pixels: int, *, is_last: bool) -> Tensor:
+        """Add the gradients of the summed loss / `pixels`. Returns [sum of the loss, sum of the weights]."""
+        image = batch["image"].to(self.device, non_blocking=True)
+        label = batch["label"].to(self.device, non_blocking=True).long()
+        image = self.normalize(image).contiguous(memory_format=self.memory_format)
+        # DDP exchanges the gradients of all micro-batches once, with the last
+        is_local = world_size() > 1 and not is_last
+        with self.network.no_sync() if is_local else contextlib.nullcontext():
             with torch.autocast(self.device.type, self.amp_type, enabled=self.amp_type is not None):
                 logits = self.network(image)
             total, weight = self.criterion(logits.float(), label)
             self.scaler.scale(total / pixels).backward()
         return torch.stack([total.detach(), weight.detach()])
 
-    def set_rates(self, step: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self.rate_factor(step)
-
-    def give_up(self, loss: float, parts: list[dict]) -> None:
-        ids = of_all([key for part in parts for key in part["id"]])
-        raise RunFailed(
-            f"the loss is {loss} at epoch {self.epoch + 1}, step {self.step + 1}, samples {', '.join(ids)}: nothing "
-            f"was learnt from it and {self.run.checkpoint.name} is as before; look at these samples, or lower --lr"
-        )
-
-    def reduce(self, sums: list[Tensor], more: list[float]) -> list[float]:
-        """Sums over parts and processes."""
-        mine = torch.stack(sums).cpu().double().sum(0)  # the step's one wait for the device
-        return self.all_sums([*mine.tolist(), *more])
-
-    def all_sums(self, values: list[float]) -> list[float]:
-        """Each value's sum over the processes."""
-        return all_reduce(torch.tensor(values, dtype=torch.float64, device=self.reduce_device)).tolist()
-
-    @property
-    def reduce_device(self) -> torch.device:
-        """NCCL reduces on the GPU alone; MPS has no float64, and no processes to reduce over."""
-        return self.device if self.device.type == "cuda" else torch.device("cpu")
+    def exchange(self, values: list[float]) -> list[float]:
+        """The sum of each value over the processes; the same all_reduce carries stop and save requests."""
+        # NCCL reduces on the GPU alone; MPS has no float64, and one process only
+        place = self.device if self.device.type == "cuda" else torch.device("cpu")
+        mine = torch.tensor([*values, *self.signals.pop_flags()], dtype=torch.float64, device=place)
+        sums = all_reduce(mine).tolist()
+        self.request = self.signals.decode(sums[len(values) :])
+        return sums[: len(values)]
 
     def update(self, *, scale: float) -> None:
+        """Step the optimizer with the gradients times `scale`."""
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
@@ -251,150 +202,118 @@ class Trainer:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
 
-    def after_step(self, loss: float, speed: float) -> None:
-        self.step += 1
-        if self.board and self.step % BOARD_EVERY == 0:
-            self.board.scalars(
-                {"train/loss": loss, "train/lr": self.learning_rate, "train/pictures_per_second": speed}, self.step
-            )
-        is_due = self.settings.save_every and self.step % self.settings.save_every == 0
-        # The end of an epoch or of the run saves by itself
-        if (is_due or self.wishes.save) and not self.is_epoch_complete() and self.step < self.last_step:
-            self.save(self.run.checkpoint)
-        if self.wishes.save and is_main_process():
-            tqdm.write(f"asked for by SIGUSR1: checkpoint of step {self.step}", file=sys.stdout)
-
-    def note_broken(self, paths: list[str]) -> None:
-        """Count files that were left out, and list them in the run folder."""
-        new = self.broken.add(paths)
-        if paths and is_main_process():
-            for path in new:
-                tqdm.write(f"left out: {path} cannot be decoded (see {self.run.broken.name})", file=sys.stdout)
-            self.run.writer.replace(self.run.broken, self.broken.render())
+    def set_lr(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * self.lr_factor(step)
 
     @property
     def learning_rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def finish_epoch(self) -> None:
-        """Score, log and save; the best checkpoint before the latest, so that no moment loses it.
+    def raise_non_finite(self, loss: float, micro_batches: list[dict]) -> None:
+        ids = gather_flat([key for batch in micro_batches for key in batch["id"]])
+        raise RunFailed(
+            f"the loss is {loss} at epoch {self.epoch + 1}, step {self.step + 1}, samples {', '.join(ids)}: no weight "
+            "was changed by it and the last checkpoint is kept; check these samples, or lower the learning rate"
+        )
 
-        A signal may cut the scoring short: then the epoch stays uncounted, and is scored by the run that goes on.
-        """
-        is_whole = self.is_epoch_complete()
-        steps = self.step - self.epoch * self.steps_per_epoch
-        number = self.epoch + 1
-        row = {"epoch": number, "step": self.step, "train_loss": self.epoch_losses / max(1, steps)}
-        is_due = number % self.settings.eval_interval == 0 or self.step >= self.last_step
+    def finish_epoch(self) -> None:
+        """Score, log and save. A stop request interrupts the scoring: then the resumed run scores this epoch."""
         scores = None
-        if self.val_loader is not None and is_due:
-            self.save(self.run.checkpoint)  # scoring may take long: a kill in it must not cost the epoch
+        if self.val_loader is not None and self.is_validation_due():
+            self.save()  # scoring may take long: a kill must not cost the epoch
             scores = self.validate()
             if scores is None:
                 return
+        self.last_logged_step = self.step
+        number, steps = self.epoch + 1, self.step - self.epoch * self.steps_per_epoch
+        row = {"epoch": number, "step": self.step, "train_loss": self.epoch_losses / max(1, steps)}
         row |= {f"val_{name}": scores[name] if scores else None for name in ("miou", "pixel_accuracy")}
         row |= {"lr": self.learning_rate, "seconds": round(self.epoch_seconds, 2)}
-        # The first score counts even if it is 0: there is always a best checkpoint
-        is_best = scores is not None and ((scores["miou"] or 0.0) > self.best_pred or not self.has_best)
-        self.counted_step = self.step
-        if is_whole:
+        if self.is_epoch_complete():
             self.epoch, self.epoch_losses, self.epoch_seconds = number, 0.0, 0.0
-        if is_main_process():
-            self.report(row, is_best=is_best)
+        miou = (scores["miou"] or 0.0) if scores else None
+        is_best = miou is not None and (self.best_miou is None or miou > self.best_miou)
+        self.recorder.log_epoch(row, is_best=is_best, num_epochs=self.settings.epochs)
         if is_best:
-            self.best_pred, self.has_best = scores["miou"] or 0.0, True
-            self.save(self.run.best)
-        self.save(self.run.checkpoint)
+            self.best_miou = miou
+            self.save(is_best=True)  # before the latest, so that a kill in between cannot lose it
+        self.save()
 
-    def report(self, row: dict, *, is_best: bool) -> None:
-        self.run.append_log(row)
-        scalars = {"train/epoch_loss": row["train_loss"], "val/miou": row["val_miou"]}
-        self.board.scalars(scalars | {"val/pixel_accuracy": row["val_pixel_accuracy"]}, self.step)
-        miou = "" if row["val_miou"] is None else f", val mIoU {percent(row['val_miou'])}{' (best)' if is_best else ''}"
-        tqdm.write(
-            f"epoch {row['epoch']}/{self.settings.epochs}, step {row['step']}: loss {row['train_loss']:.4f}{miou}, "
-            f"lr {row['lr']:.2e}, {row['seconds']:.0f} s of training",
-            file=sys.stdout,
-        )
-        sys.stdout.flush()
+    def is_epoch_complete(self) -> bool:
+        """All steps of the epoch were made, but it is not yet logged."""
+        return self.step == (self.epoch + 1) * self.steps_per_epoch
+
+    def is_validation_due(self) -> bool:
+        return (self.epoch + 1) % self.settings.eval_interval == 0 or self.step >= self.last_step
 
     def validate(self) -> dict | None:
         """Scores of the averaged network where there is one, else of the trained one; see `ConfusionMatrix.scores`.
 
-        None where a stop signal cut it short in some process.
+        None where a stop request interrupted it in some process.
         """
         model = self.ema.module if self.ema is not None else self.model
         sync_buffers(model)
-        batches = UntilStopped(self.val_loader, self.signals)
+        batches = InterruptibleLoader(self.val_loader, self.signals)
         confusion, examples = score(
             Predictor(model, self.device), batches, num_classes=len(self.classes), device=self.device,
             num_examples=self.settings.num_examples,
         )  # fmt: skip
-        num_cut, *asked = self.all_sums([float(batches.is_cut), *self.signals.take()])
-        self.wishes = self.signals.read(asked)
-        if num_cut:
+        num_interrupted, num_broken = self.exchange([batches.interrupted, len(batches.broken)])
+        if num_interrupted:
             return None
-        self.note_broken(of_all(batches.broken))
+        if num_broken:
+            self.recorder.add_broken(gather_flat(batches.broken))
         self.scores = confusion.scores(self.classes)
-        if is_main_process():
-            how = {"protocol": "whole", "out_stride": model.output_stride, "step": self.step}
-            self.run.writer.replace(self.run.metrics, render_metrics(self.scores, **how))
-            self.board.examples(examples, self.palette, self.step)
-            self.run.writer.replace(self.run.sheet, png(sheet(examples, self.classes, self.palette)))
+        self.recorder.log_validation(self.scores, examples, step=self.step, out_stride=model.output_stride)
         return self.scores
 
-    def save(self, path: Path) -> None:
-        self.check_weights()
-        if is_main_process():
-            self.run.writer.replace(path, to_bytes(self.state()))
+    def save_if_due(self) -> None:
+        is_due = self.settings.save_every and self.step % self.settings.save_every == 0
+        # The end of an epoch or of the run saves by itself
+        if (is_due or self.request.save) and not self.is_epoch_complete() and self.step < self.last_step:
+            self.save()
+        if self.request.save:
+            print_above_bar(f"asked for by SIGUSR1: checkpoint of step {self.step}")
 
-    def check_weights(self) -> None:
-        """Raise RunFailed rather than put weights in place of good ones that a step without fp16's scaler broke."""
+    def save(self, *, is_best: bool = False) -> None:
+        """Hand the state to the recorder. Raises RunFailed for weights that are not finite: fp16's scaler skips such a
+        step, and without it no checkpoint may be replaced by them.
+        """
         largest = torch._foreach_norm(list(self.model.parameters()), ord=math.inf)
         if not torch.stack(largest).isfinite().all():
             raise RunFailed(
-                f"the weights are not finite after step {self.step}: {self.run.checkpoint.name} is as before; "
-                "go on from it with a lower --lr"
+                f"the weights are not finite after step {self.step}: the last checkpoint is kept; resume it "
+                "with a lower learning rate"
             )
+        self.recorder.save(self.state_dict, is_best=is_best)
 
-    def state(self) -> dict:
-        """All that a later process needs to go on as if this one had never stopped."""
-        state = {
+    def state_dict(self) -> dict:
+        """Tensors and plain values with which a later process continues as if this one had never stopped."""
+        averaged = {} if self.ema is None else {"ema_state_dict": self.ema.module.state_dict()}
+        return averaged | {
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
-            "counted_step": self.counted_step,
-            "best_pred": self.best_pred,
-            "has_best": self.has_best,
-            "broken": self.broken.times,
+            "counted_step": self.last_logged_step,
+            "best_pred": self.best_miou or 0.0,
+            "has_best": self.best_miou is not None,
             "epoch_losses": self.epoch_losses,
             "epoch_seconds": self.epoch_seconds,
-            "classes": list(self.classes),
-            "palette": [list(entry) for entry in self.palette],
-        } | self.model.expects
-        if self.ema is not None:
-            state["ema_state_dict"] = self.ema.module.state_dict()
-        return state | self.extra
+        }
 
-    def resume(self, state: dict) -> None:
-        """Take up a run where `state` left it."""
-        # A checkpoint of before there were these keys was written when an epoch was counted, or in the middle of one
-        counted = {"counted_step": state["epoch"] * self.steps_per_epoch, "has_best": self.run.best.exists()}
-        state = counted | {"broken": {}} | state
+    def load_state_dict(self, state: dict) -> None:
+        """Continue a run at `state`; checkpoints without `counted_step` and `has_best` are those of older versions."""
         self.model.load_state_dict(state["state_dict"])
-        restore(self.optimizer, state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
             self.ema.n_averaged.fill_(state["step"])
-        self.broken = BrokenFiles(state["broken"])
-        for name in ("epoch", "step", "counted_step", "best_pred", "has_best", "epoch_losses", "epoch_seconds"):
-            setattr(self, name, state[name])
-        self.set_rates(max(0, self.step - 1))  # what the last step had: the log may be due before the next one
-
-
-def of_all(values: list) -> list:
-    """The values of all processes, in the order of their ranks."""
-    return list(chain.from_iterable(gather(values)))
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.last_logged_step = state.get("counted_step", self.epoch * self.steps_per_epoch)
+        self.best_miou = state["best_pred"] if state.get("has_best", state["best_pred"] > 0) else None
+        self.epoch_losses, self.epoch_seconds = state["epoch_losses"], state["epoch_seconds"]
+        self.set_lr(max(0, self.step - 1))  # that of the last step: the log may be due before the next one

@@ -1,4 +1,4 @@
-"""Where the data sets lie: the one file to edit."""
+"""Where the datasets lie: the one file to edit."""
 
 import os
 
@@ -14,5 +14,5 @@ ROOTS = {
 class Path:
     @staticmethod
     def db_root_dir(dataset: str) -> str:
-        """Root folder of a data set: DEEPLAB_<DATASET>_ROOT where it is set, else what stands above."""
-        return os.environ.get(f"DEEPLAB_{dataset.upper()}_ROOT") or ROOTS[dataset]
+        """Root folder of a dataset: DEEPLAB_<DATASET>_ROOT where it is set, else the line above."""
+        return os.environ.get(f"DEEPLAB_{dataset.upper()}_ROOT") or ROOTS.get(dataset, f"/path/to/datasets/{dataset}")

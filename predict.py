@@ -1,6 +1,6 @@
-"""Label pictures: class PNGs with palette, and overlays with a legend, at each picture's own size.
+"""Label images: class PNGs with palette, and overlays with a legend, at the native size of each image.
 
-python predict.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar holiday/ --out labelled
+python predict.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar holiday/ --out labels
 """
 
 import argparse
@@ -14,25 +14,24 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-import options
-import scoring_options
-from dataloaders import class_names
-from dataloaders.samples import init_worker
-from dataloaders.voc import PICTURE_ENDINGS
-from errors import UserError
-from segmenter import Segmentation, Segmenter, to_picture
-from trained import load_trained
-from utils.device import select_device
-from utils.inference import Predictor
+from config.inference_flags import add_inference_flags, add_source_flags, network_flags, window_flags
+from config.train_flags import add_device_flags
+from dataloaders import DATASETS, class_names
+from dataloaders.loaders import init_worker
+from dataloaders.voc import IMAGE_SUFFIXES
+from modeling.pretrained.loaded_model import load_model
+from modeling.segmenter import Segmentation, Segmenter, to_rgb_image
+from utils.errors import UserError, writing
+from utils.flags import DefaultsFormatter, Parser, parse, run_command
 from utils.progress import progress
 
-__all__ = ["Segmentation", "Segmenter", "main", "to_picture"]
+__all__ = ["Segmentation", "Segmenter", "main", "to_rgb_image"]
 
 PROTOCOLS = ("whole", "slide")
 
 
-class Pictures(Dataset):
-    """(path, picture) by number; (path, the error's line) where it cannot be read."""
+class ImageFiles(Dataset):
+    """(path, image) by index; (path, the line of the error) where it cannot be read."""
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
@@ -42,90 +41,81 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Path, Image.Image | str]:
         try:
-            return self.paths[index], to_picture(self.paths[index])
+            return self.paths[index], to_rgb_image(self.paths[index])
         except UserError as error:
             return self.paths[index], error.line()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args, given = options.parse(make_parser(), argv)
-    return options.run_command(lambda: predict(args, given))
+    args, given = parse(make_parser(), argv)
+    return run_command(lambda: predict(args, given))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = options.Parser(prog="predict.py", description="Label pictures.", formatter_class=options.DefaultsFormatter)
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE|FOLDER|GLOB", help="what to label")
+    parser = Parser(prog="predict.py", description="Label images.", formatter_class=DefaultsFormatter)
+    parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label")
     parser.add_argument("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
-    parser.add_argument("--scores", action="store_true", help="also <name>_scores.png, the confidence as grey 0..255")
-    scoring_options.add_source_flags(
-        parser, checkpoint_help="of a training run, or any weights that docs/weights.md names"
-    )
-    scoring_options.add_inference_flags(
-        parser, protocols=PROTOCOLS, protocol_help="whole pictures, or windows of --crop-size"
-    )
-    names = parser.add_argument_group("names and colours of the classes, where the weights have none")
-    names.add_argument(
-        "--dataset", choices=options.DATASETS, help="take this data set's (default: VOC's or Cityscapes')"
-    )
+    parser.add_argument("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
+    add_source_flags(parser)
+    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images, or windows of --crop-size")
+    names = parser.add_argument_group("names and colors of the classes, if the weights have none")
+    names.add_argument("--dataset", choices=DATASETS, help="take this dataset's (default: VOC's or Cityscapes')")
     names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
-    options.add_device_flags(parser.add_argument_group("where"))
+    add_device_flags(parser.add_argument_group("device"))
     return parser
 
 
 def predict(args: argparse.Namespace, given: set[str]) -> int:
-    """Label every picture; those that cannot be read are named at the end, and make the exit status 2."""
-    targets = name_outputs(list(find_pictures(args.pictures)), Path(args.out))
-    device = select_device(args.device)
-    trained = load_trained(
-        args.checkpoint, weights_from=args.weights_from, network=scoring_options.network_flags(args, given),
+    """Label every image; those that cannot be read are named at the end, and make the exit status 2."""
+    targets = name_outputs(list(find_images(args.images)), Path(args.out))
+    loaded = load_model(
+        args.checkpoint, weights_from=args.weights_from, network=network_flags(args, given),
         out_stride=args.out_stride, names=class_names(args.dataset, args.data_root) if args.dataset else None,
         is_partial=args.partial_weights,
     )  # fmt: skip
-    how = scoring_options.windows(args, trained.config.get("crop_size"), PROTOCOLS)
-    predictor = Predictor(
-        trained.model.to(device), device, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
-        stride=how.get("stride"),
-    )  # fmt: skip
-    segmenter = Segmenter.of(trained, predictor)
+    how = window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
+    segmenter = Segmenter(
+        loaded, args.device, scales=args.scales, flip=args.flip, window=how.get("crop_size"), stride=how.get("stride")
+    )
     loader = DataLoader(
-        Pictures(list(targets)),
+        ImageFiles(list(targets)),
         batch_size=None,
         num_workers=min(args.workers, len(targets)),
         worker_init_fn=init_worker,
     )
     broken = []
-    for path, picture in progress("pictures", 0, len(targets), iterable=loader, unit="picture"):
-        if isinstance(picture, str):
-            broken.append(picture)
+    for path, image in progress("images", 0, len(targets), iterable=loader, unit="image"):
+        if isinstance(image, str):
+            broken.append(image)
         else:
-            write(segmenter.label(picture), targets[path], with_scores=args.scores)
-    print(f"{len(targets) - len(broken)} pictures labelled in {args.out}")
+            write(segmenter.label(image), targets[path], with_scores=args.scores)
+    print(f"{len(targets) - len(broken)} images labeled in {args.out}")
     for line in broken[:-1]:
         print(line, file=sys.stderr)
     if broken:
-        raise UserError(f"{len(broken)} of {len(targets)} pictures not labelled: {broken[-1]}")
+        raise UserError(f"{len(broken)} of {len(targets)} images not labeled: {broken[-1]}")
     return 0
 
 
-def find_pictures(arguments: Sequence[str]) -> Iterator[Path]:
+def find_images(arguments: Sequence[str]) -> Iterator[Path]:
     """The files that are named, those in folders by their ending, those that patterns match."""
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_ENDINGS)
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         elif path.is_file():
             found = [path]
         else:
             found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
         if not found:
-            raise UserError(f"{argument} is no picture, no folder with pictures, and matches none: correct it")
+            raise UserError(f"{argument} is no image, no folder with images, and matches none: correct it")
         yield from found
 
 
 def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Picture -> label file in `folder`, such that no two files that are written for the pictures are the same.
+    """Image -> label file in `folder`, such that no two files that are written for the images are the same.
 
-    Raises UserError where a picture itself would be overwritten.
+    Raises UserError where an image itself would be overwritten.
     """
     targets, taken = {}, set()
     for path in dict.fromkeys(path.absolute() for path in paths):
@@ -135,12 +125,12 @@ def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
         targets[path] = files[0]
     pictures = {path.resolve() for path in targets}
     if clash := {file.resolve() for file in taken} & pictures:
-        raise UserError(f"{clash.pop()} is a picture to label and would be overwritten: give another --out")
+        raise UserError(f"{clash.pop()} is an image to label and would be overwritten: give another --out")
     return targets
 
 
 def outputs(target: Path) -> tuple[Path, Path, Path]:
-    """The files of a picture: labels, overlay, scores."""
+    """The files of an image: labels, overlay, scores."""
     return target, target.with_name(f"{target.stem}_overlay.png"), target.with_name(f"{target.stem}_scores.png")
 
 
@@ -149,12 +139,10 @@ def write(result: Segmentation, target: Path, *, with_scores: bool) -> None:
     images = {labels: result.label_image(), overlaid: result.overlay()}
     if with_scores:
         images[scores] = Image.fromarray((255 * result.scores).round().astype(np.uint8))
-    try:
+    with writing(target.parent, "give another --out"):
         target.parent.mkdir(parents=True, exist_ok=True)
         for path, image in images.items():
             image.save(path)
-    except OSError as error:
-        raise UserError(f"cannot write into {target.parent} ({error.strerror or error}): give another --out") from error
 
 
 if __name__ == "__main__":

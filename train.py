@@ -7,140 +7,159 @@ torchrun --nproc-per-node 8 train.py --backbone resnet --dataset pascal
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import build
-import options
-from engine import Trainer
-from errors import UserError
-from modeling import zoo
-from modeling.weights import read_source
-from utils.checkpoint import read_checkpoint
-from utils.device import make_deterministic, select_device
-from utils.distributed import is_main_process, process_group, say, share
-from utils.environment import describe_environment
-from utils.metrics import table
-from utils.preemption import setting_up
-from utils.run_folder import RunFolder, newest_checkpoints
+import torch
+from torch.utils.data import DataLoader
+
+from config.describe import describe
+from config.resolve import runs_folder
+from config.start import Start, find_start
+from config.train_flags import train_parser
+from dataloaders import SegmentationDataset, build_dataset, check_labels, eval_loader, train_loader
+from dataloaders.sampler import num_micro_batches
+from engine import Settings, Trainer
+from modeling import Architecture, DeepLab
+from modeling.batch_norm import require_two_images, sync_batch_norm
+from modeling.pretrained.load import load_backbone_weights, load_initial_weights, preprocessing_of
+from utils.class_weights import class_weights
+from utils.distributed import is_main_process, print_main, process_group, rank, world_size
+from utils.distributed.device import make_deterministic, select_device
+from utils.flags import parse, run_command
+from utils.losses import build_loss
+from utils.lr_schedule import build_schedule
+from utils.optim import build_sgd
+from utils.run.environment import describe_environment
+from utils.run.folder import RunFolder
+from utils.run.recorder import Recorder
+from utils.run.resume import require_same_classes, restore
+from utils.run.signals import StopSignals, setup_signals
+from utils.scoring.metrics import table
 from utils.seeding import seed_everything
 
 __all__ = ["Trainer", "main"]
 
-RUN_KEYS = ("state_dict", "optimizer", "epoch", "step", "config", "classes")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args, given = options.parse(options.train_parser(), argv)
-    return options.run_command(lambda: train(args, given))
+    flags, given = parse(train_parser(), argv)
+    return run_command(lambda: train(flags, given))
 
 
-def train(args: argparse.Namespace, given: set[str]) -> int:
-    device = select_device(args.device)
-    with setting_up(), process_group(device):
-        state = find_checkpoint(args, given)
+def train(flags: argparse.Namespace, given: set[str]) -> int:
+    device = select_device(flags.device)
+    with setup_signals(), process_group(device):
+        start = find_start(flags, given)
+        args = start.args
         if args.deterministic:
             make_deterministic()
         seed_everything(args.seed)
-        train_set, val_set = build.datasets(args, state)
-        model = build.network(args, train_set.classes, state).to(device)
-        loaders = build.loaders(args, model, train_set, val_set, device)
-        optimizer = build.optimizer(args, model)
-        criterion = build.criterion(args, train_set).to(device)
-        factor = build.schedule(args, loaders[0].batch_sampler.steps_per_epoch)
-        config = vars(args) | describe_environment() | {"dataset_sizes": build.sizes(train_set, val_set)}
-        build.describe(args, model, loaders[0], config, device)
-        trainer = Trainer(
-            model, criterion, optimizer, factor, *loaders,
-            settings=build.settings(args), run=open_run(args, state), classes=train_set.classes,
-            palette=train_set.palette, device=device, extra={"config": config},
+        train_set, val_set = build_datasets(args, start)
+        architecture = Architecture.from_config(vars(args), num_classes=len(train_set.classes))
+        model = build_network(args, architecture, start, device)
+        train_batches, val_batches = build_loaders(args, model, train_set, val_set, device)
+        sampler = train_batches.batch_sampler
+        optimizer = build_sgd(
+            model, model.backbone, lr=args.lr, head_lr_factor=args.head_lr_factor, weight_decay=args.weight_decay,
+            momentum=args.momentum, nesterov=args.nesterov,
         )  # fmt: skip
-        if state is not None and not args.ft:
-            take_up(trainer, state, args.resume)
-        return finish(trainer, config)
+        schedule = build_schedule(
+            args.lr_scheduler, epochs=args.epochs, steps_per_epoch=sampler.steps_per_epoch,
+            warmup_steps=args.warmup_steps, step_epochs=args.lr_step,
+        )  # fmt: skip
+        weights = class_weights(train_set, skip_broken=args.skip_broken) if args.use_balanced_weights else None
+        criterion = build_loss(
+            args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
+        )
+        settings = Settings(
+            epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
+            save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate, amp=args.amp,
+            ema_decay=args.ema, channels_last=args.channels_last, compile=args.compile,
+        )  # fmt: skip
+        sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
+        config = vars(args) | describe_environment() | {"dataset_sizes": sizes}
+        describe(args, architecture, sampler, sizes=sizes, device=device)
+        with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
+            extra = {"config": config} | model.preprocessing
+            recorder = Recorder(folder, classes=train_set.classes, palette=train_set.palette, extra=extra)
+            trainer = Trainer(
+                model, criterion.to(device), optimizer, schedule, train_batches, val_batches, settings=settings,
+                classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,
+            )  # fmt: skip
+            if start.checkpoint:
+                restore(trainer, start.checkpoint, start.source)
+                recorder.restore(start.checkpoint)
+            # The checkpoint keeps the flag, as one and two processes resolve it differently
+            return run(trainer, config | {"accumulate": sampler.accumulate})
 
 
-def find_checkpoint(args: argparse.Namespace, given: set[str]) -> dict | None:
-    """The checkpoint that --resume names or finds, or weights to start from (then `args.ft` is set).
-
-    `args` takes over what a resumed run keeps.
-    """
-    if args.ft and args.resume not in (None, "auto"):
-        state = read_source(args.resume)
-        options.take_network(args, given, state.get("config", {}))
-        options.fill_defaults(args)
-        return state
-    if args.weights_from:
-        options.take_network(args, given, zoo.released(args.weights_from).network)
-    options.fill_defaults(args)
-    if args.resume == "auto":
-        args.resume = share(newest_run(runs_folder(args)) if is_main_process() else None)
-        say(f"resuming {args.resume}" if args.resume else "nothing to resume: a fresh start")
-    if args.resume is None:
-        args.ft = args.weights_from is not None
-        return read_source(zoo.get(zoo.released(args.weights_from).url)) if args.ft else None
-    state = read_run(args.resume)
-    options.keep_from_checkpoint(args, given, state["config"])
-    return state
+def build_datasets(args: argparse.Namespace, start: Start) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """(training, validation) data, whose labels are checked before the run starts."""
+    roots = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
+    train_set = build_dataset(args.dataset, "train", **roots)
+    val_set = None if args.no_val else build_dataset(args.dataset, "val", **roots)
+    if start.checkpoint:
+        require_same_classes(start.checkpoint, train_set.classes, start.source)
+    for dataset in filter(None, (train_set, val_set)):
+        check_labels(dataset, workers=args.workers, skip_broken=args.skip_broken)
+    return train_set, val_set
 
 
-def read_run(path: str) -> dict:
-    """A checkpoint to go on from. Raises UserError where it is none."""
-    state = read_checkpoint(path)
-    if not set(RUN_KEYS) <= set(state) or not isinstance(state["config"], dict):
-        raise UserError(f"{path} holds weights but no run to go on with: add --ft to start from the weights")
-    return state
+def build_network(args: argparse.Namespace, architecture: Architecture, start: Start, device: torch.device) -> DeepLab:
+    """The network with its initial weights; a resumed run loads its own later, with the momentum."""
+    model = architecture.build()
+    if start.checkpoint:
+        model.configure(**preprocessing_of(start.checkpoint))
+    elif start.weights:
+        load_initial_weights(model, start.weights, start.source, is_partial=args.partial_weights)
+    elif args.backbone_weights != "none":
+        load_backbone_weights(model, args.backbone, args.backbone_weights, is_partial=args.partial_weights)
+    model.set_batch_norm_momentum(args.bn_momentum)
+    if args.freeze_bn:
+        model.freeze_batch_norm()
+    return sync_batch_norm(model, args.sync_bn, device, world_size()).to(device)
 
 
-def newest_run(runs: Path) -> str | None:
-    """The newest checkpoint that can be gone on from; says which newer ones are passed over, and why."""
-    for path in newest_checkpoints(runs):
-        try:
-            read_run(str(path))
-        except UserError as error:
-            say(f"passing over {error.line()}")
-        else:
-            return str(path)
-    return None
+def build_loaders(
+    args: argparse.Namespace,
+    model: DeepLab,
+    train_set: SegmentationDataset,
+    val_set: SegmentationDataset | None,
+    device: torch.device,
+) -> tuple[DataLoader, DataLoader | None]:
+    loading = {"workers": args.workers, "pin_memory": device.type == "cuda", "skip_broken": args.skip_broken}
+    loading |= {"rank": rank(), "world_size": world_size()}
+    accumulate = num_micro_batches(
+        args.accumulate, batch_size=args.batch_size, num_processes=world_size(),
+        is_independent=args.freeze_bn and device.type == "cpu",
+    )  # fmt: skip
+    train_batches = train_loader(
+        train_set, crop_size=tuple(args.crop_size), base_size=args.base_size, mean=model.mean, seed=args.seed,
+        batch_size=args.batch_size, accumulate=accumulate, **loading,
+    )  # fmt: skip
+    require_two_images(model, args.batch_size, world_size() * accumulate)
+    return train_batches, None if val_set is None else eval_loader(val_set, **loading)
 
 
-def take_up(trainer: Trainer, state: dict, source: str) -> None:
-    try:
-        trainer.resume(state)
-    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        trainer.run.discard_if_empty()
-        what = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(
-            f"{source} does not fit the run it says it is of ({type(error).__name__}: {what}): "
-            "give another checkpoint, or add --ft to start a new run from its weights"
-        ) from error
-
-
-def runs_folder(args: argparse.Namespace) -> Path:
-    return Path(args.run_dir) / args.dataset / args.checkname
-
-
-def open_run(args: argparse.Namespace, state: dict | None) -> RunFolder:
-    """A new folder, or that of the checkpoint which is resumed."""
-    if state is not None and not args.ft and (Path(args.resume).parent / "config.json").is_file():
-        return RunFolder(Path(args.resume).parent)
-    return RunFolder(Path(share(str(RunFolder.create(runs_folder(args)).path) if is_main_process() else "")))
-
-
-def finish(trainer: Trainer, config: dict) -> int:
+def run(trainer: Trainer, config: dict) -> int:
+    """Train, and print the result. Returns the exit status."""
+    folder = trainer.recorder.folder
     if trainer.is_finished:
-        say(f"{trainer.run.path} is finished at step {trainer.step}: nothing to do")
+        print_main(f"{folder.path} is finished at step {trainer.step}: nothing to do")
         return 0
     if is_main_process():
-        trainer.run.write_config(config)
-    say(f"run folder {trainer.run.path}")
-    if stopped_by := trainer.fit():
-        say(f"stopped by signal {stopped_by} after step {trainer.step}; go on with --resume {trainer.run.checkpoint}")
+        folder.write_config(config)
+    print_main(f"run folder {folder.path}")
+    with trainer.signals:
+        stopped_by = trainer.fit()
+    if stopped_by:
+        print_main(
+            f"stopped by signal {stopped_by} after step {trainer.step}; continue with --resume {folder.checkpoint}"
+        )
         return 128 + stopped_by
     if trainer.scores:
-        say(f"{table(trainer.scores)}\nprotocol whole, stride {trainer.model.output_stride}")
-        say(f"best val mIoU {100 * trainer.best_pred:.2f}; {trainer.run.best}\nsheet {trainer.run.sheet}")
-    if trainer.broken.times:
-        say(f"{trainer.broken}; {trainer.run.broken}")
+        print_main(f"{table(trainer.scores)}\nprotocol whole, stride {trainer.model.output_stride}")
+        print_main(f"best val mIoU {100 * trainer.best_miou:.2f}; {folder.best}\nsheet {folder.sheet}")
+    if trainer.recorder.broken.times:
+        print_main(f"{trainer.recorder.broken}; {folder.broken}")
     return 0
 
 

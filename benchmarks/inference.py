@@ -1,4 +1,4 @@
-"""Time and memory to score one picture, at each scale and at all of them with flips.
+"""Time and memory to score one image, at each scale and at all of them with flips.
 
     python -m benchmarks.inference [--backbone xception] [--size 1024 2048] [--scales 0.5 0.75 1.0 1.25 1.5 1.75 2.0]
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from modeling import BACKBONES, HEADS, build_model, default_output_stride
-from utils.device import DEVICES, select_device
+from utils.distributed.device import DEVICES, select_device
 from utils.inference import Predictor
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from errors import UserError
-from utils.checkpoint import read_checkpoint
-from utils.run_folder import BEST, CHECKPOINT, newest_checkpoint
-from utils.summaries import read_records
+from utils.errors import UserError
+from utils.run.checkpoint import read_checkpoint
+from utils.run.folder import BEST, CHECKPOINT, newest_checkpoint
+from utils.run.tensorboard import read_records
 
 ROOT = Path(__file__).parents[1]
-# 2 epochs of 20 steps, each scored on 80 pictures; checkpoints between
+# 2 epochs of 20 steps, each scored on 80 images; checkpoints between
 FLAGS = ["--dataset", "demo", "--backbone", "mobilenet", "--head", "lite", "--crop-size", "33", "--batch-size", "24",
          "--epochs", "2", "--save-every", "6", "--lr", "0.02", "--ema", "0.9", "--device", "cpu", "--checkname", "x",
          "--resume", "auto"]  # fmt: skip
@@ -87,7 +87,7 @@ def content(folder: Path) -> dict:
 
 
 def scalars(folder: Path) -> list[tuple]:
-    """(step, tag, value) of every scalar in TensorBoard's files, and (step, tag, None) of every picture."""
+    """(step, tag, value) of every scalar in TensorBoard's files, and (step, tag, None) of every image."""
     records = [record for path in folder.glob("events.*") for record in read_records(path.read_bytes())]
     events = [Event.FromString(record[12:-4]) for record in records]
     rows = [(event.step, value.tag, value) for event in events for value in event.summary.value]

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 import train
-import utils.files
+import utils.run.files
 from engine import Trainer
-from utils.metrics import ConfusionMatrix
-from utils.patient_writer import PatientWriter
-from utils.run_folder import RunFolder
+from utils.run.folder import RunFolder
+from utils.run.writer import RetryingWriter
+from utils.scoring.metrics import ConfusionMatrix
 
 
 def die() -> None:
@@ -36,9 +36,9 @@ def is_file(descriptor: int) -> bool:
 # it dies before the function or after it
 PLACES: dict[str, tuple] = {
     "step": (Trainer, "after_step", lambda *_: die(), lambda *_: True, True),
-    "write": (utils.files.os, "fsync", die_half_written, is_file, True),
-    "rename": (utils.files.os, "replace", lambda *_: die(), lambda *_: True, False),
-    "log": (PatientWriter, "append", lambda *_: die(), lambda *_: True, False),
+    "write": (utils.run.files.os, "fsync", die_half_written, is_file, True),
+    "rename": (utils.run.files.os, "replace", lambda *_: die(), lambda *_: True, False),
+    "log": (RetryingWriter, "append", lambda *_: die(), lambda *_: True, False),
     "validation": (ConfusionMatrix, "update", lambda *_: die(), lambda *_: True, True),
     "resume": (RunFolder, "cut_back", lambda *_: die(), lambda *_: True, False),
 }

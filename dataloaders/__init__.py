@@ -1,23 +1,32 @@
-"""Data sets by name."""
+"""Datasets by name. A new one is a file beside this one and a line of this table."""
 
+from importlib import import_module
 from pathlib import Path
 
-from dataloaders.base import IGNORE_INDEX, PictureSet
-from dataloaders.layout import Report, refuse
-from dataloaders.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
-from dataloaders.sampler import StepSampler
-from dataloaders.samples import TrainSamples, train_loader, whole_loader
-from dataloaders.survey import check_labels
+from dataloaders.base import IGNORE_INDEX, SegmentationDataset
+from dataloaders.checks.layout import Report, raise_first
+from dataloaders.checks.scan import check_labels
+from dataloaders.datasets import EvalDataset, TrainDataset
+from dataloaders.loaders import eval_loader, train_loader
+from dataloaders.sampler import ResumableBatchSampler
 from dataloaders.transforms import RandomScaleCrop
-from errors import UserError
 from mypath import Path as Roots
+from utils.errors import UserError
+from utils.palettes import Palette
 
 __all__ = [
-    "DATASETS", "IGNORE_INDEX", "PictureSet", "RandomScaleCrop", "StepSampler", "TrainSamples", "build_dataset",
-    "check_labels", "class_names", "train_loader", "whole_loader",
+    "DATASETS", "IGNORE_INDEX", "EvalDataset", "RandomScaleCrop", "ResumableBatchSampler", "SegmentationDataset",
+    "TrainDataset", "build_dataset", "check_labels", "class_names", "eval_loader", "train_loader",
 ]  # fmt: skip
 
-DATASETS = ("pascal", "cityscapes", "coco", "folder", "demo")
+# name -> module and class, imported when asked for: VOC must not need pycocotools, nor COCO SciPy
+DATASETS = {
+    "pascal": "dataloaders.voc.VOC",
+    "cityscapes": "dataloaders.cityscapes.Cityscapes",
+    "coco": "dataloaders.coco.COCO",
+    "folder": "dataloaders.folder.Folder",
+    "demo": "dataloaders.demo.Demo",
+}
 
 
 def build_dataset(
@@ -27,60 +36,32 @@ def build_dataset(
     root: str | None = None,
     use_sbd: bool = False,
     sbd_root: str | None = None,
-    report: Report = refuse,
-) -> PictureSet:
-    """Pictures and labels of a split. `root` wins over the environment, that over mypath.py.
+    report: Report = raise_first,
+) -> SegmentationDataset:
+    """Images and labels of a split. `root` overrides the environment, which overrides mypath.py.
 
-    `use_sbd` joins SBD to the training pictures of pascal. Raises UserError where the layout is not as expected;
-    files that are missing are told to `report`, which by default raises it too, else they are left out.
+    `use_sbd` adds SBD to the training images of pascal. Raises UserError where the layout is not as expected. Missing
+    files go to `report`, which by default raises UserError too; with another one they are left out.
     """
-    # Imported where needed: VOC must not need pycocotools, nor COCO SciPy
-    if name == "demo":
-        from dataloaders.demo import Demo
+    dataset = dataset_class(name)(root_folder(name, root), split, report=report)
+    if use_sbd and name == "pascal" and split == "train":
+        from dataloaders.sbd import add_sbd
 
-        return Demo(split)
+        return add_sbd(dataset, root_folder(name, root), root_folder("sbd", sbd_root), report=report)
+    return dataset
+
+
+def class_names(name: str, root: str | None = None) -> tuple[tuple[str, ...], Palette]:
+    """(classes, palette) of a dataset, without its images."""
+    return dataset_class(name).class_names(root_folder(name, root))
+
+
+def dataset_class(name: str) -> type[SegmentationDataset]:
     if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
-    folder = Path(root or Roots.db_root_dir(name)).expanduser()
-    if name == "pascal":
-        return build_pascal(folder, split, use_sbd=use_sbd, sbd_root=sbd_root, report=report)
-    if name == "cityscapes":
-        from dataloaders.cityscapes import Cityscapes
-
-        return Cityscapes(folder, split, report=report)
-    if name == "coco":
-        from dataloaders.coco import COCO
-
-        return COCO(folder, split, report=report)
-    from dataloaders.folder import Folder
-
-    return Folder(folder, split, report=report)
+        raise UserError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
+    module, _, attribute = DATASETS[name].rpartition(".")
+    return getattr(import_module(module), attribute)
 
 
-def class_names(name: str, root: str | None = None) -> tuple[tuple[str, ...], list[tuple[int, int, int]]]:
-    """(classes, palette) of a data set, without its pictures."""
-    if name == "cityscapes":
-        return CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
-    if name in ("pascal", "coco"):
-        return VOC_CLASSES, voc_palette(len(VOC_CLASSES))
-    if name == "demo":
-        from dataloaders.demo import CLASSES as classes
-    else:
-        from dataloaders.folder import read_classes
-
-        classes = read_classes(Path(root or Roots.db_root_dir(name)).expanduser() / "classes.txt")
-    return classes, voc_palette(len(classes))
-
-
-def build_pascal(folder: Path, split: str, *, use_sbd: bool, sbd_root: str | None, report: Report) -> PictureSet:
-    """VOC, its training split joined by what SBD labels outside VOC val (10,582 pictures on the real sets)."""
-    from dataloaders.voc import VOC
-
-    voc = VOC(folder, split, report=report)
-    if not use_sbd or split != "train":
-        return voc
-    from dataloaders.combine import Union
-    from dataloaders.sbd import SBD
-
-    sbd = SBD(Path(sbd_root or Roots.db_root_dir("sbd")).expanduser(), report=report)
-    return Union([voc, sbd], excluded=set(VOC(folder, "val", report=report).ids))
+def root_folder(name: str, root: str | None) -> Path:
+    return Path(root or Roots.db_root_dir(name)).expanduser()

@@ -1,4 +1,4 @@
-"""What every data set is: pictures with labels, read as they lie on disk, upright, and checked against each other."""
+"""What every dataset is: images with labels, read as they lie on disk, upright, and checked against each other."""
 
 import functools
 import hashlib
@@ -9,22 +9,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataloaders.pairs import Opener, Pair, check_values, open_label, open_picture, turn_upright
-from dataloaders.palettes import palette_image
-from errors import UserError
+from dataloaders.checks.pairs import Opener, Pair, check_values, make_upright
+from utils.errors import UserError
+from utils.images import open_image, open_label
 from utils.losses import IGNORE_INDEX
+from utils.palettes import Palette, palette_image
 
-__all__ = ["IGNORE_INDEX", "PictureSet"]
+__all__ = ["IGNORE_INDEX", "SegmentationDataset"]
 
 
-class PictureSet(ABC):
-    """Pictures and labels by index. A subclass fills the attributes and says where a picture and its label are."""
+class SegmentationDataset(ABC):
+    """Images and labels by index. A subclass fills the attributes and says where an image and its label are."""
 
     name: str
     ids: list[str]
     classes: tuple[str, ...]
-    palette: list[tuple[int, int, int]]
-    has_label_files = True  # one for each picture; else labels are drawn
+    palette: Palette
+    has_label_files = True  # one for each image; else labels are drawn
     has_labels = True  # without them (a test split) every label reads as 255 throughout
     notes: Sequence[str] = ()  # what is worth a look, but no problem
     has_void_border: bool | None = False  # whether 255 is drawn around objects; None: see the labels
@@ -34,11 +35,16 @@ class PictureSet(ABC):
         """Labels whose values were found to be classes."""
         return set()
 
+    @classmethod
+    def class_names(cls, root: Path) -> tuple[tuple[str, ...], Palette]:
+        """(classes, palette), without reading the images."""
+        return cls.classes, cls.palette
+
     def __len__(self) -> int:
         return len(self.ids)
 
     @abstractmethod
-    def picture_path(self, index: int) -> Path: ...
+    def image_path(self, index: int) -> Path: ...
 
     @abstractmethod
     def label_path(self, index: int) -> Path: ...
@@ -52,33 +58,33 @@ class PictureSet(ABC):
         return hashlib.sha256(self.label_path(index).read_bytes()).digest()
 
     def read(self, index: int) -> tuple[Image.Image, Image.Image]:
-        """(RGB picture, one-channel label), upright and of one size. Raises UserError naming the file at fault."""
-        picture, label, problems = self.examine(index)
+        """(RGB image, one-channel label), upright and of one size. Raises UserError naming the file at fault."""
+        image, label, problems = self.load_and_check(index)
         if problems:
             raise problems[0]
-        return picture, label
+        return image, label
 
-    def examine(self, index: int, opened: Opener = open_picture) -> Pair:
-        """The same, with all that is wrong about the two; `opened` gives (picture, its turn) of a path."""
-        problems, picture, turn, label = [], None, None, None
-        path, source = self.picture_path(index), self.describe_label(index)
+    def load_and_check(self, index: int, opened: Opener = open_image) -> Pair:
+        """The same, with all that is wrong about the two; `opened` gives (image, its turn) of a path."""
+        problems, image, turn, label = [], None, None, None
+        path, source = self.image_path(index), self.describe_label(index)
         try:
-            picture, turn = opened(path)
+            image, turn = opened(path)
         except UserError as error:
             problems.append(error)
         try:
-            label = self.open_label(index) if self.has_labels else blank_label(picture)
+            label = self.open_label(index) if self.has_labels else blank_label(image)
             if label is not None and index not in self.checked:  # once a process: it costs a tenth of the decoding
                 check_values(label, len(self.classes), source)
                 self.checked.add(index)
         except UserError as error:
             problems.append(error)
-        if picture is not None and label is not None:
+        if image is not None and label is not None:
             try:
-                picture, label = turn_upright(picture, label, turn, path=path, source=source)
+                image, label = make_upright(image, label, turn, path=path, source=source)
             except UserError as error:
                 problems.append(error)
-        return Pair(picture, label, problems)
+        return Pair(image, label, problems)
 
     def labels_hold_void(self) -> bool:
         """Whether any label of the split has a pixel of 255."""
@@ -92,5 +98,5 @@ class PictureSet(ABC):
         return str(self.label_path(index))
 
 
-def blank_label(picture: Image.Image | None) -> Image.Image | None:
-    return picture and Image.new("L", picture.size, IGNORE_INDEX)
+def blank_label(image: Image.Image | None) -> Image.Image | None:
+    return image and Image.new("L", image.size, IGNORE_INDEX)

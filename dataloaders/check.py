@@ -1,8 +1,8 @@
-"""Read every picture and label of a data set, and say all that would stop or spoil a training run.
+"""Read every image and label of a dataset, and say all that would stop or spoil a training run.
 
     python -m dataloaders.check --dataset folder --data-root DIR [--split train val] [--json FILE]
 
-Prints the problems, how often each class occurs, the sizes, and the pictures that are wholly ignored. Exits 2 where
+Prints the problems, how often each class occurs, the sizes, and the images that are wholly ignored. Exits 2 where
 there is a problem.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from dataloaders import DATASETS, build_dataset
 from dataloaders.base import IGNORE_INDEX
-from dataloaders.survey import Found, survey
-from errors import UserError
-from utils.files import write_atomically
-from utils.flags import Parser, non_negative_int
+from dataloaders.checks.scan import ScanResult, scan
+from utils.errors import UserError, writing
+from utils.flags import Parser, non_negative_int, run_command
+from utils.run.files import write_atomically
 
 
 @dataclass
@@ -28,34 +28,34 @@ class SplitReport:
     """What was found in one split. `problems` stop or spoil a run; `notes` are worth a look."""
 
     split: str
-    pictures: int = 0
+    images: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> pixels, pictures
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> pixels, images
     ignored_pixels: int = 0
     wholly_ignored: list[str] = field(default_factory=list)  # ids
-    sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> pictures, the most frequent first
+    sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> images, the most frequent first
 
 
 def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
     """Layout, then every pair; `roots` are those of `build_dataset`."""
     report = SplitReport(split)
     try:
-        pictures = build_dataset(name, split, report=report.problems.extend, **roots)
+        images = build_dataset(name, split, report=report.problems.extend, **roots)
     except UserError as error:
         report.problems.append(error.line())
         return report
-    report.pictures = len(pictures)
-    report.notes += pictures.notes
-    report.classes = {key: {"pixels": 0, "pictures": 0} for key in pictures.classes}
-    for key, found in zip(pictures.ids, survey(f"checking {split}", pictures, workers=workers), strict=True):
+    report.images = len(images)
+    report.notes += images.notes
+    report.classes = {key: {"pixels": 0, "pictures": 0} for key in images.classes}
+    for key, found in zip(images.ids, scan(f"checking {split}", images, workers=workers), strict=True):
         add(report, key, found)
-    conclude(report, pictures.ids)
+    conclude(report, images.ids)
     return report
 
 
-def add(report: SplitReport, key: str, found: Found) -> None:
-    """Count one picture."""
+def add(report: SplitReport, key: str, found: ScanResult) -> None:
+    """Count one image."""
     report.problems += [problem.line() for problem in found.problems]
     if found.size:
         size = "x".join(map(str, found.size))
@@ -78,7 +78,7 @@ def conclude(report: SplitReport, ids: Sequence[str]) -> None:
         report.problems.append(f"{report.split}: every label is 255 throughout, so nothing can be learnt or scored")
     elif report.wholly_ignored:
         report.notes.append(
-            f"{len(report.wholly_ignored)} pictures are wholly ignored (255): {few(report.wholly_ignored)}"
+            f"{len(report.wholly_ignored)} images are wholly ignored (255): {few(report.wholly_ignored)}"
         )
     if twice := [key for key, count in Counter(ids).items() if count > 1]:
         report.notes.append(f"{len(twice)} ids are listed more than once: {few(twice)}")
@@ -92,7 +92,7 @@ def few(names: Sequence[str]) -> str:
 
 def describe(report: SplitReport) -> str:
     """The report as text."""
-    lines = [f"{report.split}: {report.pictures} pictures, {len(report.problems)} problems"]
+    lines = [f"{report.split}: {report.images} images, {len(report.problems)} problems"]
     lines += [f"  problem: {problem}" for problem in report.problems]
     lines += [f"  note: {note}" for note in report.notes]
     if report.sizes:
@@ -104,21 +104,21 @@ def describe(report: SplitReport) -> str:
 
 
 def histogram(report: SplitReport) -> list[str]:
-    """A line a class: name, pixels, their share, pictures."""
+    """A line a class: name, pixels, their share, images."""
     total = max(1, report.ignored_pixels + sum(entry["pixels"] for entry in report.classes.values()))
     width = max(map(len, [*report.classes, "(ignored)"]))
     rows = [(name, entry["pixels"], f"{entry['pictures']:,}") for name, entry in report.classes.items()]
     rows.append(("(ignored)", report.ignored_pixels, ""))
     return [f"{'class':<{width}} {'pixels':>15} {'share':>7} {'pictures':>9}"] + [
-        f"{name:<{width}} {pixels:>15,} {100 * pixels / total:>6.2f}% {pictures:>9}" for name, pixels, pictures in rows
+        f"{name:<{width}} {pixels:>15,} {100 * pixels / total:>6.2f}% {images:>9}" for name, pixels, images in rows
     ]
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m dataloaders.check", description="Check a data set.")
+    parser = Parser(prog="python -m dataloaders.check", description="Check a dataset.")
     parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
-    parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's pictures in train")
+    parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's images in train")
     parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
     parser.add_argument(
@@ -134,10 +134,8 @@ def check(args: argparse.Namespace) -> int:
     print("\n\n".join(map(describe, reports)))
     if args.json:
         content = {"dataset": args.dataset, "splits": {report.split: asdict(report) for report in reports}}
-        try:
+        with writing(args.json, "give another --json"):
             write_atomically(args.json, (json.dumps(content, indent=2) + "\n").encode())
-        except OSError as error:
-            raise UserError(f"cannot write {args.json} ({error.strerror}): give another --json") from error
     count = sum(len(report.problems) for report in reports)
     if count:
         raise UserError(f"{args.dataset}: {count} problems would stop or spoil a training run: correct them first")
@@ -145,13 +143,8 @@ def check(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return check(make_parser().parse_args(argv))
-    except UserError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    args = make_parser().parse_args(argv)
+    return run_command(lambda: check(args))
 
 
 if __name__ == "__main__":

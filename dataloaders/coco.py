@@ -7,13 +7,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_tools
 
-from dataloaders.annotations import MIN_NUMBERS, read_annotations
-from dataloaders.base import IGNORE_INDEX, PictureSet
-from dataloaders.layout import Report, hint, refuse, require_folder
-from dataloaders.palettes import VOC_CLASSES, voc_palette
-from errors import UserError
+from dataloaders.base import IGNORE_INDEX, SegmentationDataset
+from dataloaders.checks.annotations import MIN_NUMBERS, read_annotations
+from dataloaders.checks.layout import Report, hint, raise_first, require_folder
 from utils.cache import cached
-from utils.distributed import say
+from utils.distributed import print_main
+from utils.errors import UserError
+from utils.palettes import VOC_CLASSES, voc_palette
 from utils.progress import progress
 
 # COCO category of VOC's classes 1..20, in their order
@@ -22,16 +22,16 @@ CLASS_OF = {category: number for number, category in enumerate(CATEGORIES, start
 MIN_PIXELS = 1000
 
 
-class COCO(PictureSet):
+class COCO(SegmentationDataset):
     """`train2017/ val2017/ annotations/`, or `images/` and `annotations/`.
 
-    Training keeps pictures with more than 1000 pixels of the 20 classes; every other split keeps all.
+    Training keeps images with more than 1000 pixels of the 20 classes; every other split keeps all.
     """
 
+    name, classes, palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
     has_label_files = False
 
-    def __init__(self, root: Path, split: str, *, report: Report = refuse):
-        self.name, self.classes, self.palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
+    def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         self.annotation_file = root / "annotations" / f"instances_{split}2017.json"
         if not self.annotation_file.is_file():
             raise UserError(
@@ -42,32 +42,32 @@ class COCO(PictureSet):
         self.folder = next((folder for folder in folders if folder.is_dir()), folders[0])
         require_folder(self.folder, "coco", f"{split}2017/, images/{split}2017/ or images/")
         self.digest = hashlib.sha256(self.annotation_file.read_bytes()).hexdigest()
-        self.pictures, self.objects, num_short = read_annotations(self.annotation_file, CLASS_OF, report)
+        self.images, self.objects, num_short = read_annotations(self.annotation_file, CLASS_OF, report)
         if num_short:
             self.notes = [
                 f"{self.annotation_file}: {num_short} polygons of fewer than {MIN_NUMBERS} numbers are left out"
             ]
-            say(self.notes[0])
-        self.keys = sorted(self.pictures)
+            print_main(self.notes[0])
+        self.keys = sorted(self.images)
         if split == "train":
             self.keys = cached(f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels", self.keys_with_enough)
         if not self.keys:
-            raise UserError(f"{self.annotation_file} leaves no picture to use: it needs objects of VOC's 20 classes")
+            raise UserError(f"{self.annotation_file} leaves no image to use: it needs objects of VOC's 20 classes")
         there = {path.name for path in self.folder.iterdir()}
-        absent = {key for key in self.keys if Path(self.pictures[key]["file_name"]).name not in there}
+        absent = {key for key in self.keys if Path(self.images[key]["file_name"]).name not in there}
         report(
             [
-                f"{self.folder / self.pictures[key]['file_name']} is missing, but {self.annotation_file} lists it: "
-                "unpack the pictures again"
+                f"{self.folder / self.images[key]['file_name']} is missing, but {self.annotation_file} lists it: "
+                "unpack the images again"
                 for key in self.keys
                 if key in absent
             ]
         )
         self.keys = [key for key in self.keys if key not in absent]
-        self.ids = [Path(self.pictures[key]["file_name"]).stem for key in self.keys]
+        self.ids = [Path(self.images[key]["file_name"]).stem for key in self.keys]
 
-    def picture_path(self, index: int) -> Path:
-        return self.folder / self.pictures[self.keys[index]]["file_name"]
+    def image_path(self, index: int) -> Path:
+        return self.folder / self.images[self.keys[index]]["file_name"]
 
     def label_path(self, index: int) -> Path:
         return self.annotation_file
@@ -82,13 +82,13 @@ class COCO(PictureSet):
         return f"{self.annotation_file} (image {self.keys[index]})"
 
     def keys_with_enough(self) -> list[int]:
-        title = "choosing COCO pictures (once)"
-        with progress(title, 0, len(self.keys), iterable=self.keys, unit="picture") as bar:
+        title = "choosing COCO images (once)"
+        with progress(title, 0, len(self.keys), iterable=self.keys, unit="image") as bar:
             return [key for key in bar if np.isin(self.draw(key), range(1, 21)).sum() > MIN_PIXELS]
 
     def draw(self, key: int) -> np.ndarray:
         """uint8 [H, W]: the class, 255 where two classes overlap and in crowds, 0 elsewhere."""
-        height, width = self.pictures[key]["height"], self.pictures[key]["width"]
+        height, width = self.images[key]["height"], self.images[key]["width"]
         label = np.zeros((height, width), np.uint8)
         crowd = np.zeros((height, width), bool)
         for number, is_crowd, outline in self.objects.get(key, ()):

@@ -3,13 +3,19 @@
 from pathlib import Path
 
 from dataloaders.base import IGNORE_INDEX
-from dataloaders.layout import Report, hint, read_lines, refuse, require_folder
+from dataloaders.checks.layout import Report, hint, raise_first, read_lines, require_folder
 from dataloaders.voc import VOCLayout
-from errors import UserError
+from utils.errors import UserError
+from utils.palettes import Palette, voc_palette
 
 
 class Folder(VOCLayout):
-    def __init__(self, root: Path, split: str, *, report: Report = refuse):
+    @classmethod
+    def class_names(cls, root: Path) -> tuple[tuple[str, ...], Palette]:
+        classes = read_classes(root / "classes.txt")
+        return classes, voc_palette(len(classes))
+
+    def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
         super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt", report), report=report)
         if len(self.classes) == 2 and self.has_labels:
@@ -34,7 +40,7 @@ class Folder(VOCLayout):
         ]
 
 
-def read_classes(path: Path, report: Report = refuse) -> tuple[str, ...]:
+def read_classes(path: Path, report: Report = raise_first) -> tuple[str, ...]:
     """The names in the order of their numbers. Where faulty names are reported and no error, each is made unique, so
     that labels can be checked all the same.
     """

@@ -1,4 +1,4 @@
-"""SBD, the semantic boundaries set (Hariharan et al., ICCV 2011): VOC pictures with labels in MATLAB files."""
+"""SBD, the semantic boundaries set (Hariharan et al., ICCV 2011): VOC images with labels in MATLAB files."""
 
 from pathlib import Path
 
@@ -6,27 +6,30 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from dataloaders.base import PictureSet
-from dataloaders.layout import Names, Report, files_by_id, match_files, read_ids, refuse
-from dataloaders.pairs import DECODE_ERRORS
-from dataloaders.palettes import VOC_CLASSES, voc_palette
-from errors import BrokenPicture, UserError
+from dataloaders.base import SegmentationDataset
+from dataloaders.checks.layout import Names, Report, files_by_id, match_files, raise_first, read_ids
+from dataloaders.merged import MergedDataset
+from dataloaders.voc import VOC
+from utils.errors import BrokenImage, UserError
+from utils.images import DECODE_ERRORS
+from utils.palettes import VOC_CLASSES, voc_palette
 
 
-class SBD(PictureSet):
+class SBD(SegmentationDataset):
     """All that SBD labels: its train and val lists together. It has no border of 255."""
 
-    def __init__(self, root: Path, *, report: Report = refuse):
-        self.name, self.classes, self.palette = "sbd", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
+    name, classes, palette = "sbd", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
+
+    def __init__(self, root: Path, *, report: Report = raise_first):
         self.root = find_sbd(root)
         lists = (read_ids(self.root / f"{split}.txt") for split in ("train", "val"))
         ids = list(dict.fromkeys(key for ids in lists for key in ids))
-        pictures = files_by_id(self.root / "img", [".jpg"], report)
+        images = files_by_id(self.root / "img", [".jpg"], report)
         labels = files_by_id(self.root / "cls", [".mat"], report)
         names = Names("SBD's lists", str(self.root / "img"), f"{self.root / 'cls'}/{{}}.mat")
-        self.ids = match_files(ids, pictures, labels, names=names, report=report)
+        self.ids = match_files(ids, images, labels, names=names, report=report)
 
-    def picture_path(self, index: int) -> Path:
+    def image_path(self, index: int) -> Path:
         return self.root / "img" / f"{self.ids[index]}.jpg"
 
     def label_path(self, index: int) -> Path:
@@ -39,7 +42,7 @@ class SBD(PictureSet):
         except FileNotFoundError:
             raise UserError(f"{path} is missing: add it, or take its id out of SBD's lists") from None
         except (MatReadError, NotImplementedError, *DECODE_ERRORS) as error:
-            raise BrokenPicture(f"{path} cannot be read as a MATLAB file ({error}): replace it", path) from error
+            raise BrokenImage(f"{path} cannot be read as a MATLAB file ({error}): replace it", path) from error
         try:
             return Image.fromarray(content["GTcls"]["Segmentation"][0, 0])
         except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -54,3 +57,8 @@ def find_sbd(root: Path) -> Path:
         f"sbd: no img/ and cls/ in {root} (looked there, in dataset/ and in benchmark_RELEASE/dataset/): "
         "give --sbd-root DIR, set DEEPLAB_SBD_ROOT, or edit mypath.py"
     )
+
+
+def add_sbd(voc: VOC, voc_root: Path, root: Path, *, report: Report) -> MergedDataset:
+    """VOC's training images, and those that SBD labels outside VOC val: 10,582 on the real sets. VOC's labels win."""
+    return MergedDataset([voc, SBD(root, report=report)], excluded=set(VOC(voc_root, "val", report=report).ids))

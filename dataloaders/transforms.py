@@ -1,4 +1,4 @@
-"""Picture and label to tensors: the random training crop, and the whole picture for scoring."""
+"""Image and label to tensors: the random training crop, and the whole image for scoring."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ class RandomScaleCrop:
     """Scale, pad, crop and flip as the paper trains, resampling only the pixels that end up in the crop.
 
     `crop_size` (height, width). The scale is drawn from U(0.5, 2) of the native size, or of short side `base_size`.
-    Padding, right and bottom before the flip, is `fill` (RGB) in the picture and 255 in the label.
+    Padding, right and bottom before the flip, is `fill` (RGB) in the image and 255 in the label.
     """
 
     def __init__(self, crop_size: tuple[int, int], *, fill: tuple[int, int, int], base_size: int | None = None):
@@ -23,7 +23,7 @@ class RandomScaleCrop:
         self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
 
     def __call__(self, picture: Image.Image, label: Image.Image, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """-> picture uint8 [3, h, w], label uint8 [h, w] of the crop size."""
+        """-> image uint8 [3, h, w], label uint8 [h, w] of the crop size."""
         native = 1.0 if self.base_size is None else self.base_size / min(picture.size)
         scale = native * random.uniform(*SCALES)
         rows, height = draw_window(picture.height, scale, self.crop_size[0], random)
@@ -47,7 +47,7 @@ class RandomScaleCrop:
 def draw_window(side: int, scale: float, crop: int, random: np.random.Generator) -> tuple[slice, int]:
     """(pixels of a side to take, number of pixels to make of them) for a random crop of the scaled side.
 
-    The window is rounded to whole pixels, so that picture and label are cut from the very same ones.
+    The window is rounded to whole pixels, so that image and label are cut from the very same ones.
     """
     scaled = max(1, round(side * scale))
     kept = min(scaled, crop)
@@ -65,27 +65,27 @@ def resample(picture: Image.Image, rows: slice, columns: slice, size: tuple[int,
 
 
 def resample_label(label: Image.Image, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
-    """The nearest pixel, with the same pixel centres: uint8 [*size]."""
+    """The nearest pixel, with the same pixel centers: uint8 [*size]."""
     window = (columns.start, rows.start, columns.stop, rows.stop)
     return torch.from_numpy(np.array(label.resize(size[::-1], Image.Resampling.NEAREST, window)))
 
 
-class CentreCrop:
-    """The known implementation's validation: short side to `size`, then the centre `size` x `size`, label alike."""
+class CenterCrop:
+    """jfzhang95's validation: short side to `size`, then the center `size` x `size`, label alike."""
 
     def __init__(self, size: int):
         self.size = size
 
     def __call__(self, picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
-        """-> picture uint8 [3, size, size], label uint8 [size, size]."""
+        """-> image uint8 [3, size, size], label uint8 [size, size]."""
         scaled = tuple(int(side * self.size / min(picture.size)) for side in picture.size)
         left, top = (round((side - self.size) / 2) for side in scaled)
         window = (left, top, left + self.size, top + self.size)
         picture = picture.resize(scaled, Image.Resampling.BILINEAR).crop(window)
-        return whole_picture(picture, label.resize(scaled, Image.Resampling.NEAREST).crop(window))
+        return whole_image(picture, label.resize(scaled, Image.Resampling.NEAREST).crop(window))
 
 
-def whole_picture(picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
-    """Picture uint8 [3, H, W] and label uint8 [H, W] at their native size."""
+def whole_image(picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
+    """Image uint8 [3, H, W] and label uint8 [H, W] at their native size."""
     image = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
     return torch.from_numpy(image), torch.from_numpy(np.array(label))

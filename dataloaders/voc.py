@@ -1,19 +1,19 @@
-"""Pascal VOC 2012, and the folder layout that other data sets share with it."""
+"""Pascal VOC 2012, and the folder layout that other datasets share with it."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dataloaders.base import PictureSet
-from dataloaders.layout import Names, Report, files_by_id, match_files, read_ids, refuse, require_folder
-from dataloaders.palettes import VOC_CLASSES, palette_image, voc_palette
-from errors import UserError
+from dataloaders.base import SegmentationDataset
+from dataloaders.checks.layout import Names, Report, files_by_id, match_files, raise_first, read_ids, require_folder
+from utils.errors import UserError
+from utils.palettes import VOC_CLASSES, palette_image, voc_palette
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
-class VOCLayout(PictureSet):
+class VOCLayout(SegmentationDataset):
     """`JPEGImages/<id>.*`, `SegmentationClass/<id>.png`, and the ids in `ImageSets/Segmentation/<split>.txt`.
 
     The split test may be without labels.
@@ -21,24 +21,24 @@ class VOCLayout(PictureSet):
 
     has_void_border = None
 
-    def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...], report: Report = refuse):
+    def __init__(self, root: Path, split: str, *, name: str, classes: tuple[str, ...], report: Report = raise_first):
         self.name, self.classes, self.palette = name, classes, voc_palette(len(classes))
         self.labels = root / "SegmentationClass"
         split_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
         ids, folder = read_ids(split_file), require_folder(root / "JPEGImages", name, "JPEGImages/")
-        pictures = files_by_id(folder, PICTURE_ENDINGS, report)
+        images = files_by_id(folder, IMAGE_SUFFIXES, report)
         labels = {}
         if split != "test" or self.labels.is_dir():
             require_folder(self.labels, name, "SegmentationClass/ beside JPEGImages/")
             labels = files_by_id(self.labels, [".png"], report)
         self.has_labels = split != "test" or any(key in labels for key in ids)
-        names = Names(str(split_file), f"{folder} (endings {' '.join(PICTURE_ENDINGS)})", f"{self.labels}/{{}}.png")
-        self.ids = match_files(ids, pictures, labels if self.has_labels else pictures, names=names, report=report)
-        self.pictures = [pictures[key] for key in self.ids]
+        names = Names(str(split_file), f"{folder} (endings {' '.join(IMAGE_SUFFIXES)})", f"{self.labels}/{{}}.png")
+        self.ids = match_files(ids, images, labels if self.has_labels else images, names=names, report=report)
+        self.images = [images[key] for key in self.ids]
         self.label_files = [labels.get(key) for key in self.ids]
 
-    def picture_path(self, index: int) -> Path:
-        return self.pictures[index]
+    def image_path(self, index: int) -> Path:
+        return self.images[index]
 
     def label_path(self, index: int) -> Path:
         return self.label_files[index]
@@ -47,9 +47,10 @@ class VOCLayout(PictureSet):
 class VOC(VOCLayout):
     """Pascal VOC 2012 segmentation: 21 classes, a border of 255 around each object."""
 
+    classes, palette = VOC_CLASSES, voc_palette(len(VOC_CLASSES))
     has_void_border = True
 
-    def __init__(self, root: Path, split: str, *, report: Report = refuse):
+    def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         super().__init__(find_voc(root), split, name="pascal", classes=VOC_CLASSES, report=report)
 
     def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:

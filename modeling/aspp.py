@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from modeling.layers import ConvBNReLU, conv3x3, initialize, start_at_centre
+from modeling.layers import ConvBNReLU, conv3x3, init_depthwise_identity, initialize
 from utils.geometry import resize
 
 RATES_AT_16 = (6, 12, 18)
 
 
 class ImagePooling(nn.Sequential):
-    """The mean over the whole picture, through a 1x1 convolution, at every place of the map."""
+    """The mean over the whole image, through a 1x1 convolution, at every place of the map."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(*ConvBNReLU(in_channels, out_channels))
@@ -37,7 +37,7 @@ class ASPP(nn.Module):
         self.project = ConvBNReLU(width * len(self.branches), width)
         self.dropout = nn.Dropout(dropout)
         initialize(self)
-        start_at_centre(self)
+        init_depthwise_identity(self)
 
     def forward(self, features: Tensor) -> Tensor:
         pyramid = torch.cat([branch(features) for branch in self.branches], dim=1)  # [B, 256 * branches, h, w]
@@ -45,5 +45,5 @@ class ASPP(nn.Module):
 
 
 def aspp_rates(output_stride: int) -> tuple[int, ...]:
-    """(6, 12, 18) at stride 16: the same reach in the picture at every other stride."""
+    """(6, 12, 18) at stride 16: the same reach in the image at every other stride."""
     return tuple(rate * 16 // output_stride for rate in RATES_AT_16)

@@ -4,14 +4,17 @@ python -m modeling.cost --backbone xception --head separable --size 513 513
 """
 
 import argparse
+import itertools
 import sys
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from errors import UserError
-from modeling import BACKBONES, HEADS, build_model
-from utils.flags import Parser, positive, positive_int
+from modeling.architecture import HEADS, Architecture
+from modeling.backbone import BACKBONES
+from utils.flags import Parser, positive, positive_int, run_command
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -20,39 +23,19 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of the convolutions for one picture of `size` (height, width). `model` is on any device."""
-    macs = 0
-
-    def add(conv: nn.Conv2d, _inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal macs
-        macs += output[0].numel() * conv.weight[0].numel()
-
-    hooks = [conv.register_forward_hook(add) for conv in model.modules() if isinstance(conv, nn.Conv2d)]
+    """Multiply-accumulates of the convolutions for one image of `size` (height, width). `model` is on any device."""
+    image = torch.empty(1, 3, *size, device=next(model.parameters()).device)
     was_training = model.training
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        model.eval()(torch.empty(1, 3, *size, device=device))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(image)
     model.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    return macs
+    return counter.get_total_flops() // 2  # a multiply-accumulate is two operations
 
 
-def cost(
-    backbone: str,
-    num_classes: int,
-    *,
-    output_stride: int,
-    head: str,
-    size: tuple[int, int],
-    width: float = 1.0,
-    wide_tap: bool = False,
-) -> tuple[int, int]:
-    """(parameters, multiply-accumulates) of the named network, on the meta device."""
+def cost(architecture: Architecture, *, size: tuple[int, int]) -> tuple[int, int]:
+    """(parameters, multiply-accumulates) of the network, on the meta device."""
     with torch.device("meta"):
-        model = build_model(
-            backbone, num_classes, output_stride=output_stride, head=head, width=width, wide_tap=wide_tap
-        )
+        model = architecture.build()
         return count_parameters(model), count_macs(model, size)
 
 
@@ -61,7 +44,7 @@ def giga(macs: int) -> str:
     return f"{macs / 1e9:.{2 if macs >= 1e10 else 3}f}"
 
 
-def main(argv: list[str] | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m modeling.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -76,23 +59,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--num-classes", type=positive_int, default=21, help="default: 21")
     parser.add_argument("--width", type=positive, default=1.0, help="MobileNet's channels, times this (default: 1)")
     parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 channels")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def print_table(args: argparse.Namespace) -> int:
     print(
         f"{'backbone':<11} {'head':<12} {'stride':>6} {'parameters':>12} {'GMAC':>8}   "
         f"({args.size[0]}x{args.size[1]}, {args.num_classes} classes)"
     )
-    rows = [(b, h, s) for b in args.backbone for h in args.head for s in args.out_stride]
-    try:
-        for backbone, head, stride in rows:
-            parameters, macs = cost(
-                backbone, args.num_classes, output_stride=stride, head=head, size=tuple(args.size), width=args.width,
-                wide_tap=args.wide_tap,
-            )  # fmt: skip
-            print(f"{backbone:<11} {head:<12} {stride:>6} {parameters:>12,} {giga(macs):>8}")
-    except UserError as error:
-        print(error.line(), file=sys.stderr)
-        return 2
+    for backbone, head, stride in itertools.product(args.backbone, args.head, args.out_stride):
+        architecture = Architecture(
+            backbone=backbone, num_classes=args.num_classes, output_stride=stride, head=head, width=args.width,
+            wide_tap=args.wide_tap,
+        )  # fmt: skip
+        parameters, macs = cost(architecture, size=tuple(args.size))
+        print(f"{backbone:<11} {head:<12} {stride:>6} {parameters:>12,} {giga(macs):>8}")
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    return run_command(lambda: print_table(args))
 
 
 if __name__ == "__main__":

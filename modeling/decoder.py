@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from modeling.layers import ConvBNReLU, conv3x3, initialize, start_at_centre
+from modeling.layers import ConvBNReLU, conv3x3, init_depthwise_identity, initialize
 from utils.geometry import resize
 
 LOW_LEVEL_CHANNELS = 48  # Table 1
@@ -23,7 +23,7 @@ class Decoder(nn.Module):
         self.classifier = classifier(WIDTH, num_classes)
         initialize(self.project)
         initialize(self.refine)
-        start_at_centre(self.refine)
+        init_depthwise_identity(self.refine)
 
     def forward(self, features: Tensor, low_level: Tensor) -> Tensor:
         low_level = self.project(low_level)  # [B, 48, H/4, W/4]

@@ -12,10 +12,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class DeepLab(nn.Module):
-    """`image [B, 3, H, W] (normalised) -> logits [B, K, H, W]`, any H and W.
+    """`image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`, any H and W.
 
-    What its weights expect travels with the network and into its checkpoints (`expects`): `mean` and `std` of the
-    picture (RGB, of values in 0..1), the batch norms' epsilon in each part, the padding of strided convolutions.
+    The preprocessing that its weights were trained with belongs to the network and its checkpoints (`preprocessing`):
+    `mean` and `std` of the image (RGB, of values in 0..1), the epsilon of batch norm in each part, and the padding of
+    strided convolutions.
     """
 
     def __init__(self, backbone: nn.Module, aspp: nn.Module, decoder: nn.Module):
@@ -41,13 +42,13 @@ class DeepLab(nn.Module):
         return self.decoder.classifier.out_channels
 
     @property
-    def expects(self) -> dict:
+    def preprocessing(self) -> dict:
         """Plain values for a checkpoint: `mean`, `std`, `epsilon` {part: value}, `padding` (symmetric or same)."""
         norms = {name: batch_norms(part) for name, part in self.named_children()}
         epsilon = {name: layers[0].eps for name, layers in norms.items() if layers}
         return {"mean": list(self.mean), "std": list(self.std), "epsilon": epsilon, "padding": self.padding}
 
-    def expect(
+    def configure(
         self,
         *,
         mean: Sequence[float] | None = None,
@@ -55,36 +56,38 @@ class DeepLab(nn.Module):
         epsilon: Mapping[str, float] | None = None,
         padding: str | None = None,
     ) -> None:
-        """Set what is given of `expects`, in place."""
+        """Set the given entries of `preprocessing`, in place."""
         self.mean, self.std = tuple(mean or self.mean), tuple(std or self.std)
         for name, value in (epsilon or {}).items():
-            for layer in batch_norms(getattr(self, name)):
-                layer.eps = value
+            set_epsilon(getattr(self, name), value)
         if padding is not None:
             self.padding = padding
             pad_strided_convolutions(self.backbone, padding)
 
-    def batch_norms(self) -> list[nn.Module]:
-        return batch_norms(self)
-
     def freeze_batch_norm(self) -> None:
-        """Statistics and affine stay as they are from here on, through every later `.train()`."""
+        """Keep statistics and affine as they are from now on, in every later `.train()`."""
         self.is_batch_norm_frozen = True
-        for layer in self.batch_norms():
+        for layer in batch_norms(self):
             layer.requires_grad_(False)
         self.train(self.training)
 
     def set_batch_norm_momentum(self, momentum: float) -> None:
-        for layer in self.batch_norms():
+        for layer in batch_norms(self):
             layer.momentum = momentum
 
     def train(self, mode: bool = True) -> "DeepLab":
         super().train(mode)
         if self.is_batch_norm_frozen:
-            for layer in self.batch_norms():
+            for layer in batch_norms(self):
                 layer.eval()
         return self
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm)]
+
+
+def set_epsilon(module: nn.Module, value: float) -> None:
+    """Set the epsilon of every batch norm below `module`."""
+    for layer in batch_norms(module):
+        layer.eps = value

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from errors import UserError
+from utils.errors import UserError
 
 
 class ConvBNReLU(nn.Sequential):
@@ -80,12 +80,28 @@ PADDINGS = {"symmetric": nn.Conv2d, "same": SameConv2d}
 
 
 def pad_strided_convolutions(module: nn.Module, padding: str) -> None:
-    """Give every strided convolution below `module` this rule: symmetric (PyTorch's) or same (TensorFlow's)."""
+    """Give every strided convolution below `module` this rule: symmetric (PyTorch's) or same (TensorFlow's).
+
+    Each is replaced by one of the other class that holds the same parameters.
+    """
     if padding not in PADDINGS:
         raise UserError(f"unknown padding {padding!r}: choose one of {', '.join(PADDINGS)}")
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1) and layer.kernel_size != (1, 1):
-            layer.__class__ = PADDINGS[padding]  # the parameters, and whoever holds them, stay
+    kind = PADDINGS[padding]
+    for parent in list(module.modules()):
+        for name, layer in parent.named_children():
+            is_padded = isinstance(layer, nn.Conv2d) and layer.stride != (1, 1) and layer.kernel_size != (1, 1)
+            if is_padded and type(layer) is not kind:
+                setattr(parent, name, converted(layer, kind))
+
+
+def converted(conv: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:
+    """`conv` as `kind`, with the same parameters."""
+    other = kind(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
+        bias=conv.bias is not None, device="meta",
+    )  # fmt: skip
+    other.weight, other.bias = conv.weight, conv.bias
+    return other.train(conv.training)
 
 
 def initialize(module: nn.Module) -> None:
@@ -100,11 +116,11 @@ def initialize(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def start_at_centre(head: nn.Module) -> None:
-    """Let each depthwise convolution of ASPP and decoder begin as the identity: centre tap 1, the eight around it 0.
+def init_depthwise_identity(head: nn.Module) -> None:
+    """Let each depthwise convolution of ASPP and decoder begin as the identity: center tap 1, the eight around it 0.
 
     On crops, the outer taps of a wide rate fall into the padding and learn nothing (all of rate 18 on a 17x17 map).
-    With random values they would speak for the first time when whole pictures are scored: CamVid at 257 crops, after
+    With random values they would speak for the first time when whole images are scored: CamVid at 257 crops, after
     4 epochs, gave 0.15 mIoU instead of 0.40 at the same training loss.
     """
     for layer in head.modules():

@@ -1,4 +1,4 @@
-"""Small data sets in temporary folders, and nothing left behind from one test to the next."""
+"""Small datasets in temporary folders, and nothing left behind from one test to the next."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from dataloaders.palettes import voc_palette
+from utils.palettes import voc_palette
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -38,7 +38,7 @@ def clean_state(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shared():
-    """Real pictures and weights beside the project."""
+    """Real images and weights beside the project."""
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no real data: {SHARED / 'data'} is not there")
     return SHARED
@@ -61,7 +61,7 @@ def save_label(label: np.ndarray, path: Path) -> None:
 def write_voc(
     root: Path, splits: dict[str, list[str]], num_classes: int = 21, seed: int = 0, ending: str = ".jpg"
 ) -> Path:
-    """A tree in VOC's layout whose pictures have a colour a class."""
+    """A tree in VOC's layout whose images have a color a class."""
     random = np.random.default_rng(seed)
     palette = np.array([*voc_palette(num_classes), *[(255, 255, 255)] * (256 - num_classes)], np.uint8)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -130,7 +130,7 @@ def coco_object(image_id: int, category: int, outline, is_crowd: int = 0) -> dic
 
 @pytest.fixture
 def coco_root(tmp_path):
-    """100x80 pictures. 1: person (class 15) over dog (12), a crowd; 2: a small cat; 3: a giraffe; 4, 5: a large bus."""
+    """100x80 images. 1: person (class 15) over dog (12), a crowd; 2: a small cat; 3: a giraffe; 4, 5: a large bus."""
     root, random = tmp_path / "coco", np.random.default_rng(5)
     crowd = np.zeros((80, 100), np.uint8)
     crowd[70:, :] = 1
@@ -177,8 +177,8 @@ def write_network(path: Path, classes: tuple[str, ...], **config) -> Path:
     torch.nn.init.normal_(model.decoder.classifier.weight, std=1.0)  # else one class is everywhere
     config = {"backbone": "mobilenet", "head": "lite", "width": 0.25, "wide_tap": False, "multi_grid": False} | config
     config = {"out_stride": 16, "crop_size": [33, 33]} | config
-    state = {"state_dict": model.state_dict(), "config": config, "classes": list(classes)} | model.expects
-    torch.save(state | {"palette": [list(colour) for colour in voc_palette(len(classes))]}, path)
+    state = {"state_dict": model.state_dict(), "config": config, "classes": list(classes)} | model.preprocessing
+    torch.save(state | {"palette": [list(color) for color in voc_palette(len(classes))]}, path)
     return path
 
 

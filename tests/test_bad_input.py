@@ -21,8 +21,8 @@ from scipy.io import savemat
 
 from dataloaders import build_dataset
 from dataloaders import check as checker
-from utils.checkpoint import read_checkpoint, write_checkpoint
 from utils.class_weights import count_pixels
+from utils.run.checkpoint import read_checkpoint, write_checkpoint
 
 
 class Case(NamedTuple):
@@ -92,7 +92,7 @@ def outline(segmentation: object) -> Callable:
 
 
 def other_root(dataset: str) -> Callable:
-    """Puts another data set's layout where this one's is."""
+    """Puts another dataset's layout where this one's is."""
     layouts = {"cityscapes": "leftImg8bit/train/x", "coco": "annotations", "pascal": "JPEGImages"}
 
     def damage(root: Path) -> None:
@@ -108,7 +108,7 @@ def wide(path: Path) -> None:
     Image.fromarray(np.full((36, 48), 1, np.uint16)).save(path)
 
 
-def colours(path: Path) -> None:
+def colors(path: Path) -> None:
     Image.new("RGB", (48, 36)).save(path)
 
 
@@ -116,7 +116,7 @@ def small(path: Path) -> None:
     save_label(np.zeros((20, 24), np.uint8), path)
 
 
-def strange(path: Path) -> None:
+def invalid(path: Path) -> None:
     save_label(np.full((36, 48), 7, np.uint8), path)
 
 
@@ -136,10 +136,10 @@ LAYOUT = [
     Case("VOC given as own data", ("classes.txt is missing", "--dataset pascal"), "folder", other_root("pascal")),
     Case("own data given as VOC", ("classes.txt", "--dataset folder"), "pascal", text("classes.txt", "a\nb\n")),
     Case("split missing", ("train.txt is missing", "one a line"), damage=without(TRAIN)),
-    Case("split empty", ("train.txt lists no picture", "one id a line"), damage=text(TRAIN, "\r\n\n")),
+    Case("split empty", ("train.txt lists no image", "one id a line"), damage=text(TRAIN, "\r\n\n")),
     Case("split not text", ("train.txt cannot be read as text", "UTF-8"), damage=text(TRAIN, b"\xff\xfe\x00t")),
-    Case("id without picture", ("no picture for id t.0", "add it"), damage=lambda root: picture(root).unlink()),
-    Case("two pictures of an id", ("t.0.jpg and ", "t.0.png both are of id t.0", "take one of them out"),
+    Case("id without image", ("no image for id t.0", "add it"), damage=lambda root: picture(root).unlink()),
+    Case("two images of an id", ("t.0.jpg and ", "t.0.png both are of id t.0", "take one of them out"),
          damage=lambda root: shutil.copy(label(root), picture(root).with_suffix(".png"))),
     Case("id without label", ("t.0.png is missing", "add it"), damage=lambda root: label(root).unlink()),
     Case("town without labels", ("gtFine_labelIds.png is missing", "unpack"), "cityscapes",
@@ -152,22 +152,22 @@ LAYOUT = [
     Case("labels of 0 and 255", ("only 0 and 255", "'yes' is 1", "write 1 in place of 255"), damage=two_classes),
 ]  # fmt: skip
 PAIRS = [
-    Case("picture truncated", ("JPEGImages/t.", "cannot be read as a picture", "replace it"),
+    Case("image truncated", ("JPEGImages/t.", "cannot be read as an image", "replace it"),
          damage=in_every(PICTURES, cut_end)),
-    Case("picture's header truncated", ("JPEGImages/t.", "cannot be read as a picture", "replace it"),
+    Case("image's header truncated", ("JPEGImages/t.", "cannot be read as an image", "replace it"),
          damage=in_every(PICTURES, cut)),
-    Case("no picture", ("JPEGImages/t.", "cannot be read as a picture", "replace it"),
-         damage=in_every(PICTURES, lambda path: path.write_text("no picture"))),
-    Case("16-bit picture", ("JPEGImages/t.", "more than 8 bits"), damage=in_every(PICTURES, lambda path: (
+    Case("no image", ("JPEGImages/t.", "cannot be read as an image", "replace it"),
+         damage=in_every(PICTURES, lambda path: path.write_text("no image"))),
+    Case("16-bit image", ("JPEGImages/t.", "more than 8 bits"), damage=in_every(PICTURES, lambda path: (
         path.unlink(), wide(path.with_suffix(".png"))))),
-    Case("label truncated", ("SegmentationClass/t.", "cannot be read as a picture"), damage=in_every(LABELS, cut)),
-    Case("label in RGB", ("SegmentationClass/t.", "is a RGB picture", "grey or palette PNG"),
-         damage=in_every(LABELS, colours)),
-    Case("16-bit label", ("SegmentationClass/t.", "is a 16-bit picture", "8-bit"), damage=in_every(LABELS, wide)),
+    Case("label truncated", ("SegmentationClass/t.", "cannot be read as an image"), damage=in_every(LABELS, cut)),
+    Case("label in RGB", ("SegmentationClass/t.", "is a RGB image", "gray or palette PNG"),
+         damage=in_every(LABELS, colors)),
+    Case("16-bit label", ("SegmentationClass/t.", "is a 16-bit image", "8-bit"), damage=in_every(LABELS, wide)),
     Case("label of another size", ("SegmentationClass/t.", "24x20", "48x36", "one size"),
          damage=in_every(LABELS, small)),
     Case("value outside the classes", ("SegmentationClass/t.", "holds 7", "3 classes 0..2", "correct the label"),
-         damage=in_every(LABELS, strange)),
+         damage=in_every(LABELS, invalid)),
 ]  # fmt: skip
 COCO = [
     Case("annotations damaged", ("instances_train2017.json is no whole JSON", "get it again"), "coco",
@@ -184,15 +184,15 @@ COCO = [
     Case("polygon of text", ("in image 1 that holds other than coordinates",), "coco", outline([["a"] * 6])),
     Case("polygon far away", ("in image 1 that holds other than coordinates",), "coco", outline([[1e9] * 6])),
     Case("polygon of seven numbers", ("in image 1 that has an odd number",), "coco", outline([[1, 2, 3, 4, 5, 6, 7]])),
-    Case("run lengths of another size", ("has the size [80, 101], not the picture's [80, 100]",), "coco",
+    Case("run lengths of another size", ("has the size [80, 101], not the image's [80, 100]",), "coco",
          outline({"size": [80, 101], "counts": [8080]})),
-    Case("run lengths too short", ("do not fill the picture",), "coco", outline({"size": [80, 100], "counts": [9, 9]})),
-    Case("run lengths that are none", ("do not fill the picture",), "coco",
+    Case("run lengths too short", ("do not fill the image",), "coco", outline({"size": [80, 100], "counts": [9, 9]})),
+    Case("run lengths that are none", ("do not fill the image",), "coco",
          outline({"size": [80, 100], "counts": "garbage!!"})),
-    Case("run lengths cut off", ("do not fill the picture",), "coco", outline({"size": [80, 100], "counts": "P0"})),
-    Case("picture without size", ("lists an image without file_name, height, id, width",), "coco",
+    Case("run lengths cut off", ("do not fill the image",), "coco", outline({"size": [80, 100], "counts": "P0"})),
+    Case("image without size", ("lists an image without file_name, height, id, width",), "coco",
          annotations(lambda content: content["images"][0].update(height="80"))),
-    Case("picture missing from disk", ("000000000004.jpg is missing", "unpack"), "coco",
+    Case("image missing from disk", ("000000000004.jpg is missing", "unpack"), "coco",
          without("train2017/000000000004.jpg")),
 ]  # fmt: skip
 SBD = [
@@ -222,8 +222,8 @@ FLAGS = [
     flag("--no-cuda is gone | --device cpu", "--no-cuda"),
     flag("--start_epoch is gone | --resume", "--start_epoch", "3"),
     flag("--test-batch-size is gone | leave it out", "--test-batch-size", "4"),
-    flag("6 training pictures are fewer than --batch-size 7 | lower it", "--batch-size", "7"),
-    flag("--batch-size 1 leaves batch norm 1 picture | --freeze-bn", "--batch-size", "1"),
+    flag("6 training images are fewer than --batch-size 7 | lower it", "--batch-size", "7"),
+    flag("--batch-size 1 leaves batch norm 1 image | --freeze-bn", "--batch-size", "1"),
     flag("--batch-size 3 cannot be dealt to 1 processes x 2 parts | multiple of 2",
          "--batch-size", "3", "--accumulate", "2"),
     flag("--sync-bn works on GPUs alone | leave it out", "--sync-bn"),
@@ -236,7 +236,7 @@ if not torch.cuda.is_available():
 
 @pytest.fixture
 def roots(request):
-    """Flags and root folder of a data set."""
+    """Flags and root folder of a dataset."""
 
     def find(name: str) -> tuple[list[str], Path]:
         if name == "sbd":
@@ -342,7 +342,7 @@ def slow(*values) -> object:
     ("change", "flags"),
     [slow(resave("L"), []), slow(resave("RGBA"), []), slow(resave("CMYK"), []), slow(turned, []), (one_high, []),
      (windows_ends, []), slow(lambda root: None, ["--crop-size", "129"])],
-    ids=["grey", "RGBA", "CMYK", "EXIF-turned", "one pixel high", "Windows line ends", "crop larger than the picture"],
+    ids=["gray", "RGBA", "CMYK", "EXIF-turned", "one pixel high", "Windows line ends", "crop larger than the image"],
 )  # fmt: skip
 def test_this_just_works(change, flags, folder_root, tmp_path, capsys):
     change(folder_root)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils.boundaries import BoundaryIoU, Trimap, distance_to_other_class, distance_to_void, outline
-from utils.metrics import ConfusionMatrix
+from utils.scoring.boundaries import BoundaryIoU, Trimap, distance_to_other_class, distance_to_void, outline
+from utils.scoring.metrics import ConfusionMatrix
 
 CLASSES = ("a", "b", "c")
 
@@ -86,7 +86,7 @@ def test_a_picture_of_one_class_has_no_class_border():
 
 
 def brute_outline(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Pixels with a pixel outside the mask, or outside the picture, within `reach` steps of a king."""
+    """Pixels with a pixel outside the mask, or outside the image, within `reach` steps of a king."""
     padded = np.pad(mask, reach)
     out = np.zeros_like(mask)
     for y, x in np.argwhere(mask):
@@ -109,10 +109,10 @@ def test_boundary_iou_is_that_of_brute_force(ratio):
         prediction, label = scene(seed, void=0.03, size=(15, 20))
         ours.update("", prediction, label)
         reach = max(1, round(ratio * 25.0))  # the diagonal of 15 x 20
-        is_labelled = label.numpy() != 255
+        is_labeled = label.numpy() != 255
         for value in range(3):
-            one = brute_outline((label.numpy() == value) & is_labelled, reach)
-            other = brute_outline((prediction.numpy() == value) & is_labelled, reach)
+            one = brute_outline((label.numpy() == value) & is_labeled, reach)
+            other = brute_outline((prediction.numpy() == value) & is_labeled, reach)
             counts[:, value] += (one & other).sum(), (one | other).sum()
     scores = ours.scores(CLASSES)
     assert scores["per_class"] == {name: counts[0, n] / counts[1, n] for n, name in enumerate(CLASSES)}

@@ -15,10 +15,10 @@ def problems(out: str) -> list[str]:
 
 
 def test_all_mistakes_are_listed_at_once_in_parallel(folder_root, tmp_path, capsys):
-    pictures, labels = folder_root / "JPEGImages", folder_root / "SegmentationClass"
-    (pictures / "t.0.jpg").unlink()
+    images, labels = folder_root / "JPEGImages", folder_root / "SegmentationClass"
+    (images / "t.0.jpg").unlink()
     (labels / "t.1.png").unlink()
-    (pictures / "t.2.jpg").write_bytes((pictures / "t.2.jpg").read_bytes()[:300])
+    (images / "t.2.jpg").write_bytes((images / "t.2.jpg").read_bytes()[:300])
     save_label(np.full((36, 48), 9, np.uint8), labels / "t.2.png")  # two mistakes in one pair
     Image.new("RGB", (48, 36)).save(labels / "t.3.png")
     save_label(np.zeros((9, 9), np.uint8), labels / "t.4.png")
@@ -31,7 +31,7 @@ def test_all_mistakes_are_listed_at_once_in_parallel(folder_root, tmp_path, caps
         found.append(problems(out))
         assert err.strip().splitlines()[-1].startswith("error: folder: 7 problems")
     assert found[0] == found[1]
-    wanted = ["no picture for id t.0", "t.1.png is missing", "t.2.jpg cannot be read", "t.2.png holds 9",
+    wanted = ["no image for id t.0", "t.1.png is missing", "t.2.jpg cannot be read", "t.2.png holds 9",
               "t.3.png is a RGB", "t.4.png is 9x9", "val.txt is missing"]  # fmt: skip
     for said, problem in zip(wanted, found[0], strict=True):
         assert said in problem
@@ -53,10 +53,10 @@ def test_counts_equal_an_independent_count(folder_root, tmp_path, capsys):
     assert report["ignored_pixels"] == sum((label == 255).sum() for label in labels)
     assert report["wholly_ignored"] == ["t.5"] and report["sizes"] == {"48x36": 5, "30x20": 1}
     out = capsys.readouterr().out
-    assert "1 pictures are wholly ignored (255): t.5" in out and "2 sizes: 48x36 (5), 30x20 (1)" in out
+    assert "1 images are wholly ignored (255): t.5" in out and "2 sizes: 48x36 (5), 30x20 (1)" in out
 
 
-def test_a_split_of_which_nothing_is_labelled_would_spoil_a_run(folder_root, capsys):
+def test_a_split_of_which_nothing_is_labeled_would_spoil_a_run(folder_root, capsys):
     for path in (folder_root / "SegmentationClass").glob("v*"):
         save_label(np.full((36, 48), 255, np.uint8), path)
     flags = ["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0"]
@@ -77,7 +77,7 @@ def test_the_other_data_sets_are_checked_too(voc_root, sbd_root, cityscapes_root
     ]:  # fmt: skip
         split = "val" if name == "demo" else "train"
         assert check.main(["--dataset", name, "--data-root", str(root), "--split", split, "--workers", "0", *more]) == 0
-    assert "train: 8 pictures, 0 problems" in capsys.readouterr().out
+    assert "train: 8 images, 0 problems" in capsys.readouterr().out
 
 
 def test_a_faulty_list_of_classes_hides_nothing_else(folder_root, capsys):

@@ -1,4 +1,4 @@
-"""What each data set reads, against files whose content is known."""
+"""What each dataset reads, against files whose content is known."""
 
 import json
 import threading
@@ -10,8 +10,8 @@ from PIL import Image
 
 from dataloaders import build_dataset
 from dataloaders.cityscapes import TRAIN_IDS
-from dataloaders.palettes import CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
-from errors import UserError
+from utils.errors import UserError
+from utils.palettes import CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 
 
 def stored(path) -> np.ndarray:
@@ -34,8 +34,8 @@ def test_cityscapes_numbers():
 def test_voc_reads_pictures_and_numbers(voc_root):
     voc = build_dataset("pascal", "train", root=str(voc_root))
     assert voc.ids == [f"t{n}" for n in range(6)] and voc.classes == VOC_CLASSES
-    picture, label = voc.read(2)
-    assert picture.mode == "RGB" and picture.size == label.size == (48, 36)
+    image, label = voc.read(2)
+    assert image.mode == "RGB" and image.size == label.size == (48, 36)
     assert np.array_equal(np.asarray(label), stored(voc_root / "SegmentationClass/t2.png"))
 
 
@@ -61,8 +61,8 @@ def test_sbd_union_holds_no_val_id_and_vocs_label_wins(voc_root, sbd_root):
     assert val.ids == ["v0", "v1", "v2"]
     label = union.read(0)[1]
     assert np.array_equal(np.asarray(label), stored(voc_root / "SegmentationClass/t0.png"))
-    picture, label = union.read(7)
-    assert picture.size == label.size and np.asarray(label).max() < 21
+    image, label = union.read(7)
+    assert image.size == label.size and np.asarray(label).max() < 21
     assert union.label_digest(6) != union.label_digest(7)
 
 
@@ -153,7 +153,7 @@ class TestCOCO:
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_turned_pictures_come_upright_with_their_label(folder_root, orientation):
-    """The label has the raw size: it turns with the picture."""
+    """The label has the raw size: it turns with the image."""
     random = np.random.default_rng(0)
     label = random.integers(0, 3, (30, 50), dtype=np.uint8)
     raw = Image.fromarray(np.repeat(label[..., None] * 100, 3, -1))
@@ -162,13 +162,13 @@ def test_turned_pictures_come_upright_with_their_label(folder_root, orientation)
     raw.save(folder_root / "JPEGImages/t.0.png", exif=exif)
     (folder_root / "JPEGImages/t.0.jpg").unlink()
     save_label(label, folder_root / "SegmentationClass/t.0.png")
-    picture, turned = build_dataset("folder", "train", root=str(folder_root)).read(0)
-    assert picture.size == turned.size == ((50, 30) if orientation < 5 else (30, 50))
-    assert np.array_equal(np.asarray(picture)[..., 0], np.asarray(turned) * 100)
+    image, turned = build_dataset("folder", "train", root=str(folder_root)).read(0)
+    assert image.size == turned.size == ((50, 30) if orientation < 5 else (30, 50))
+    assert np.array_equal(np.asarray(image)[..., 0], np.asarray(turned) * 100)
     from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(Image.open(folder_root / "JPEGImages/t.0.png"))
-    assert np.array_equal(np.asarray(upright), np.asarray(picture))
+    assert np.array_equal(np.asarray(upright), np.asarray(image))
 
 
 def test_an_upright_label_of_a_turned_picture_stays(folder_root):
@@ -206,17 +206,17 @@ def truncate_picture(root):
 
 
 def write_text_as_picture(root):
-    (root / "JPEGImages/t.0.jpg").write_text("no picture")
+    (root / "JPEGImages/t.0.jpg").write_text("no image")
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (break_label_size, r"SegmentationClass/t\.0\.png is 20x20 but its picture .*t\.0\.jpg is 48x36"),
-        (break_label_mode, r"SegmentationClass/t\.0\.png is a RGB picture"),
+        (break_label_size, r"SegmentationClass/t\.0\.png is 20x20 but its image .*t\.0\.jpg is 48x36"),
+        (break_label_mode, r"SegmentationClass/t\.0\.png is a RGB image"),
         (break_label_values, r"SegmentationClass/t\.0\.png holds 7, outside the 3 classes 0\.\.2"),
-        (truncate_picture, r"JPEGImages/t\.0\.jpg cannot be read as a picture"),
-        (write_text_as_picture, r"JPEGImages/t\.0\.jpg cannot be read as a picture"),
+        (truncate_picture, r"JPEGImages/t\.0\.jpg cannot be read as an image"),
+        (write_text_as_picture, r"JPEGImages/t\.0\.jpg cannot be read as an image"),
     ],
 )
 def test_a_bad_pair_is_named_with_the_fix(folder_root, damage, said):
@@ -240,7 +240,7 @@ def test_labels_of_0_and_255_over_two_classes_say_what_to_write(folder_root):
     [
         ("classes.txt", "classes.txt is missing: write the class names"),
         ("ImageSets/Segmentation/train.txt", "train.txt is missing"),
-        ("JPEGImages/t.3.jpg", r"no picture for id t\.3"),
+        ("JPEGImages/t.3.jpg", r"no image for id t\.3"),
         ("SegmentationClass/t.3.png", r"t\.3\.png is missing"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.checkpoint import read_checkpoint
+from utils.run.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def test_two_processes_train_and_score_like_one(tmp_path, folder_root):
 
 @pytest.mark.slow
 def test_validation_counts_each_picture_once(tmp_path, folder_root):
-    """Two pictures over three processes: uneven shards, the identical counts, nothing hangs."""
+    """Two images over three processes: uneven shards, the identical counts, nothing hangs."""
     done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--max-steps", "1", processes=1)
     assert done.returncode == 0, done.stderr
     (checkpoint,) = (tmp_path / "run").rglob("checkpoint.pth.tar")

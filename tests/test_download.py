@@ -13,12 +13,12 @@ import torch
 import torchvision
 
 import train
-from errors import UserError
 from modeling import build_model, zoo
 from modeling.weights import load_weights
 from tests.test_weights import tensorflow_variables, write_tf_checkpoint
 from utils import download
 from utils.download import fetch, unpack
+from utils.errors import UserError
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -212,8 +212,8 @@ def test_backbones_of_archives_load_by_name(server, monkeypatch, tmp_path, capsy
     for _ in range(2):  # the second time from the cache
         model = build_model("mobilenet", 3, backbone_weights="mobilenet_v2_imagenet")
         assert torch.equal(model.backbone.features[5].conv[2].weight, source.backbone.features[5].conv[2].weight)
-        assert model.expects["padding"] == "same" and model.expects["epsilon"]["backbone"] == 1e-3
-        assert model.expects["mean"] == [0.5] * 3
+        assert model.preprocessing["padding"] == "same" and model.preprocessing["epsilon"]["backbone"] == 1e-3
+        assert model.preprocessing["mean"] == [0.5] * 3
     assert len(server.asked) == 1 and "255 loaded, 0 missing" in capsys.readouterr().out
 
 
@@ -234,7 +234,7 @@ def test_training_starts_from_a_released_network_by_name(server, monkeypatch, tm
     model = build_model("mobilenet", 8, head="lite", width=0.5)
     load_weights(model, checkpoint)
     torch.testing.assert_close(model.aspp.project[0].weight, source.aspp.project[0].weight, rtol=0, atol=1e-4)
-    assert model.expects["padding"] == "same"
+    assert model.preprocessing["padding"] == "same"
     assert train.main([*flags, "--max-steps", "2"]) == 0
     assert "resuming" in capsys.readouterr().out and len(server.asked) == 1
     assert len(list((tmp_path / "run").rglob("checkpoint.pth.tar"))) == 1

@@ -13,11 +13,11 @@ import evaluate
 from dataloaders import build_dataset
 from dataloaders.base import open_label
 from dataloaders.cityscapes import LABEL_IDS
-from dataloaders.palettes import CITYSCAPES_CLASSES, VOC_CLASSES, voc_palette
 from tests.conftest import write_network
-from utils.boundaries import BoundaryIoU, Trimap
-from utils.metrics import ConfusionMatrix
-from utils.plots import plot_confusion
+from utils.palettes import CITYSCAPES_CLASSES, VOC_CLASSES, voc_palette
+from utils.scoring.boundaries import BoundaryIoU, Trimap
+from utils.scoring.metrics import ConfusionMatrix
+from utils.scoring.plots import plot_confusion
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "fwiou", "per_class")
 def test_every_protocol_names_itself(run):
     _, whole, said = run()
     assert whole["protocol"] == "whole" and whole["scales"] == [1.0] and whole["flip"] is False
-    assert "protocol whole, stride 16, scales 1.0, 2 pictures" in said.out
+    assert "protocol whole, stride 16, scales 1.0, 2 images" in said.out
     _, same, _ = run("--scales", "1.0")
     assert all(same[name] == whole[name] for name in SCORES)
     _, window, said = run("--protocol", "slide", "--crop-size", "64", "--stride", "9")
     assert window["crop_size"] == [64, 64] and window["stride"] == [9, 9]
     assert "protocol slide, crop size 64x64, stride 9x9, stride 16" in said.out
-    assert all(window[name] == whole[name] for name in SCORES)  # larger than the pictures
+    assert all(window[name] == whole[name] for name in SCORES)  # larger than the images
     _, small, _ = run("--protocol", "slide", "--crop-size", "33", "17")
     assert small["crop_size"] == [33, 17] and small["stride"] == [22, 11]
     _, crop, _ = run("--protocol", "center-crop")
@@ -111,14 +111,14 @@ def test_voc_submissions_are_as_the_server_wants_them(voc_root, tmp_path, capsys
     assert sorted(path.name for path in folder.iterdir()) == ["v0.png", "v1.png"]
     image = Image.open(folder / "v0.png")
     assert image.mode == "P" and image.size == (48, 36)
-    assert image.getpalette()[: 3 * 21] == [channel for colour in voc_palette(21) for channel in colour]
+    assert image.getpalette()[: 3 * 21] == [channel for color in voc_palette(21) for channel in color]
     shutil.rmtree(voc_root / "SegmentationClass")
     assert evaluate.main([*command, "--save-predictions", str(tmp_path / "sub")]) == 0
     assert evaluate.main([*command[:-4], "--split", "val", "--save-predictions", str(tmp_path / "sub")]) == 2
 
 
 def test_a_split_without_labels_is_no_mistake(voc_root, tmp_path, capsys, monkeypatch):
-    """Nothing is scored; pictures and predictions are shown where --out asks for them, else no picture is looked at."""
+    """Nothing is scored; images and predictions are shown where --out asks for them, else no image is looked at."""
     network = write_network(tmp_path / "voc.pth", VOC_CLASSES, dataset="pascal", data_root=str(voc_root))
     (voc_root / "ImageSets/Segmentation/test.txt").write_text("v0\nv1\n")
     for key in ("v0", "v1"):
@@ -151,9 +151,9 @@ def test_cityscapes_submissions_are_label_ids(cityscapes_root, tmp_path, capsys)
     [
         (["--stride", "9"], "--crop-size and --stride belong to --protocol center-crop or slide: add it"),
         (["--protocol", "center-crop", "--stride", "9"], "--stride belongs to --protocol slide"),
-        (["--protocol", "center-crop", "--crop-size", "33", "65"], "the centre crop is square, give N"),
+        (["--protocol", "center-crop", "--crop-size", "33", "65"], "the center crop is square, give N"),
         (["--protocol", "slide", "--crop-size", "33", "--stride", "40"], "leaves gaps between windows of 33x33"),
-        (["--protocol", "center-crop", "--save-predictions", "x"], "--save-predictions needs whole pictures"),
+        (["--protocol", "center-crop", "--save-predictions", "x"], "--save-predictions needs whole images"),
         (["--width", "0.5"], "--width 0.5 contradicts"),
         (["--num-classes", "4"], "does not fill the mobilenet network"),
         (["--split", "nowhere"], "nowhere.txt is missing"),
@@ -177,9 +177,9 @@ def test_a_folder_that_cannot_be_written_is_said(run, tmp_path, capsys):
 def test_a_split_without_labels_reads_as_ignored(voc_root):
     (voc_root / "ImageSets/Segmentation/test.txt").write_text("x0\n")
     shutil.copy(voc_root / "JPEGImages/t0.jpg", voc_root / "JPEGImages/x0.jpg")
-    pictures = build_dataset("pascal", "test", root=str(voc_root))
-    picture, label = pictures.read(0)
-    assert not pictures.has_labels and label.size == picture.size and label.getextrema() == (255, 255)
+    images = build_dataset("pascal", "test", root=str(voc_root))
+    picture, label = images.read(0)
+    assert not images.has_labels and label.size == picture.size and label.getextrema() == (255, 255)
     shutil.copy(voc_root / "SegmentationClass/t0.png", voc_root / "SegmentationClass/x0.png")
     assert build_dataset("pascal", "test", root=str(voc_root)).has_labels
 

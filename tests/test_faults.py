@@ -17,9 +17,9 @@ import train
 from benchmarks import kill_resume
 from engine import Trainer
 from modeling import weights
-from utils.checkpoint import read_checkpoint, write_checkpoint
-from utils.files import append_whole, write_atomically
-from utils.patient_writer import PatientWriter
+from utils.run.checkpoint import read_checkpoint, write_checkpoint
+from utils.run.files import append_whole, write_atomically
+from utils.run.writer import RetryingWriter
 
 RUN = ["--epochs", "3", "--save-every", "1"]
 
@@ -119,7 +119,7 @@ def test_an_append_that_fails_leaves_the_file_as_it_was(tmp_path, full_disk):
 
 
 def test_what_waits_is_written_in_its_order_and_in_its_last_form(tmp_path, capsys):
-    writer, folder = PatientWriter(), tmp_path / "later"
+    writer, folder = RetryingWriter(), tmp_path / "later"
     writer.replace(folder / "latest", b"1")
     writer.replace(folder / "best", b"1")
     writer.append(folder / "log", b"a\n")

@@ -1,4 +1,4 @@
-"""From a picture to scores of its size: whole, by windows, at several scales, mirrored."""
+"""From an image to scores of its size: whole, by windows, at several scales, mirrored."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from dataloaders.transforms import CentreCrop
-from errors import UserError
-from utils.inference import Normalise, Predictor, sliding_window_logits, whole_image_logits, windows
+from dataloaders.transforms import CenterCrop
+from utils.errors import UserError
+from utils.inference import Normalize, Predictor, sliding_window_logits, whole_image_logits, windows
 
 MEAN, STD = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
 
@@ -42,7 +42,7 @@ def picture(*size: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(33, 65), (32, 66), (1, 500), (97, 98)])
 def test_padding_is_right_and_bottom_with_the_mean(stride, size):
     model, image = Recorder(), picture(*size)
-    logits = whole_image_logits(model, Normalise(MEAN, STD)(image), output_stride=stride)
+    logits = whole_image_logits(model, Normalize(MEAN, STD)(image), output_stride=stride)
     height, width = model.seen.shape[-2:]
     assert (height - 1) % stride == (width - 1) % stride == 0
     assert 0 <= height - size[0] < stride and 0 <= width - size[1] < stride
@@ -50,13 +50,13 @@ def test_padding_is_right_and_bottom_with_the_mean(stride, size):
     torch.testing.assert_close(logits, expected.float(), rtol=1e-5, atol=1e-5)
     outside = model.seen.clone()
     outside[..., : size[0], : size[1]] = 0
-    assert (outside == 0).all()  # 0 is the mean colour
+    assert (outside == 0).all()  # 0 is the mean color
 
 
 def test_one_plain_scale_is_the_plain_score():
     model, image = Small(), picture(40, 51)
     plain = Predictor(model, torch.device("cpu"))(image)
-    expected = whole_image_logits(model, Normalise(MEAN, STD)(image), output_stride=16)
+    expected = whole_image_logits(model, Normalize(MEAN, STD)(image), output_stride=16)
     assert torch.equal(plain, expected)
     assert torch.equal(Predictor(model, torch.device("cpu"), scales=[1.0])(image), expected)
     torch.testing.assert_close(Predictor(model, torch.device("cpu")).probabilities(image), expected.softmax(1))
@@ -66,7 +66,7 @@ def test_scales_and_flips_average_the_softmax():
     """Against the same, written out: int((d - 1) * s + 1), corners aligned, flip before padding."""
     model, image = Small(), picture(40, 51)
     ours = Predictor(model, torch.device("cpu"), scales=[0.5, 1.75], flip=True)(image)
-    start, parts = Normalise(MEAN, STD)(image), []
+    start, parts = Normalize(MEAN, STD)(image), []
     for height, width in ((20, 26), (69, 88)):
         scaled = F.interpolate(start, size=(height, width), mode="bilinear", align_corners=True)
         for is_flipped in (False, True):
@@ -95,7 +95,7 @@ def test_windows_cover_all_and_stay_inside(side, window, stride):
 
 def test_overlaps_are_averaged():
     model = Small()
-    image = Normalise(MEAN, STD)(picture(33, 50))
+    image = Normalize(MEAN, STD)(picture(33, 50))
     ours = sliding_window_logits(model, image, window=(33, 33), stride=(33, 17), output_stride=16)
     left, right = model(image[..., :33]), model(image[..., 17:])
     torch.testing.assert_close(ours[..., :17], left[..., :17])
@@ -110,12 +110,12 @@ def test_a_window_as_large_as_the_picture_is_the_whole():
         assert torch.equal(Predictor(model, torch.device("cpu"), window=window, stride=(9, 9))(image), whole)
 
 
-def test_the_centre_crop_is_the_known_implementations():
+def test_the_center_crop_is_the_known_implementations():
     """Short side to the size, bilinear and nearest by Pillow, then the middle."""
     random = np.random.default_rng(0)
     image = Image.fromarray(random.integers(0, 256, (60, 81, 3), dtype=np.uint8))
     label = Image.fromarray(random.integers(0, 9, (60, 81), dtype=np.uint8))
-    ours, labels = CentreCrop(33)(image, label)
+    ours, labels = CenterCrop(33)(image, label)
     assert ours.shape == (3, 33, 33) and labels.shape == (33, 33)
     left = round((int(81 * 33 / 60) - 33) / 2)
     expected = np.asarray(image.resize((44, 33), Image.Resampling.BILINEAR))[:, left : left + 33]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from errors import UserError
+from utils.errors import UserError
 from utils.losses import build_loss
 
 K = 4
@@ -19,7 +19,7 @@ def sample(seed: int = 0, size=(2, 6, 7)) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def probabilities(logits: torch.Tensor, label: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(probability of the true class, class) of each labelled pixel, by NumPy."""
+    """(probability of the true class, class) of each labeled pixel, by NumPy."""
     scores = logits.double().numpy().transpose(0, 2, 3, 1).reshape(-1, K)
     truth = label.numpy().ravel()
     scores, truth = scores[truth != 255], truth[truth != 255]
@@ -32,7 +32,7 @@ def mean(criterion, logits, label) -> float:
     return float(total / weight)
 
 
-def test_cross_entropy_is_the_mean_over_labelled_pixels():
+def test_cross_entropy_is_the_mean_over_labeled_pixels():
     logits, label = sample()
     p, _ = probabilities(logits, label)
     assert mean(build_loss("ce"), logits, label) == pytest.approx(-np.log(p).mean(), rel=1e-5)
@@ -101,7 +101,7 @@ class TestEveryLoss:
         one, two = build_loss(kind)(logits, label), build_loss(kind)(padded, padded_label)
         assert float(one[0]) == pytest.approx(float(two[0]), rel=1e-6) and one[1] == two[1]
 
-    def test_nothing_labelled_gives_zero_and_a_finite_gradient(self, kind):
+    def test_nothing_labeled_gives_zero_and_a_finite_gradient(self, kind):
         logits = torch.randn(2, K, 5, 5, requires_grad=True)
         total, weight = build_loss(kind)(logits, torch.full((2, 5, 5), 255))
         total.backward()

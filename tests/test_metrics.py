@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.metrics import ConfusionMatrix, table, write_metrics
+from utils.scoring.metrics import ConfusionMatrix, table, write_metrics
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -39,7 +39,7 @@ def test_scores_equal_a_computation_by_sets(seed):
     prediction = np.where(random.random(label.shape) < 0.6, label, random.integers(0, seed + 1, label.shape))
     prediction[prediction == 255] = 0
     confusion = ConfusionMatrix(4)
-    for one, truth in zip(prediction, label, strict=True):  # picture by picture
+    for one, truth in zip(prediction, label, strict=True):  # image by image
         confusion.update(torch.tensor(one), torch.tensor(truth.astype(np.uint8)))
     scores, expected = confusion.scores(NAMES), by_sets(prediction, label)
     for name in ("miou", "mean_class_accuracy", "pixel_accuracy", "fwiou"):
@@ -57,7 +57,7 @@ def test_absent_classes():
     assert scores["miou"] == pytest.approx((1 + 0.5 + 0) / 3)
 
 
-def test_nothing_labelled_is_null_not_nan(tmp_path):
+def test_nothing_labeled_is_null_not_nan(tmp_path):
     confusion = ConfusionMatrix(4)
     confusion.update(torch.zeros(5, dtype=torch.long), torch.full((5,), 255))
     scores = confusion.scores(NAMES)

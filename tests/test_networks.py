@@ -5,12 +5,12 @@ import torch
 import torchvision
 from torch import nn
 
-from errors import UserError
 from modeling import BACKBONES, build_model
 from modeling.aspp import ASPP
 from modeling.cost import cost, main
 from modeling.layers import atrous_plan, dilate
 from modeling.weights import load_weights
+from utils.errors import UserError
 
 # backbone, head, stride, parameters, multiply-accumulates / 1e9 at 513x513 and 21 classes
 PUBLISHED = [

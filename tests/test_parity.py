@@ -137,7 +137,7 @@ def test_the_real_checkpoint_holds_what_the_rule_says(parity):
     """Our reader gives every variable bit for bit, and training's extra ones with their shapes."""
     import json
 
-    from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
+    from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
 
     folder, _, fill_tf = parity
     variables = read_tf_checkpoint(find_prefix(folder / "tf_mnv2_dm05"))

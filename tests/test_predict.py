@@ -1,4 +1,4 @@
-"""predict.py and Segmenter: any picture in, labels of its own size out."""
+"""predict.py and Segmenter: any image in, labels of its own size out."""
 
 import numpy as np
 import pytest
@@ -7,42 +7,42 @@ from PIL import Image
 
 import predict
 from dataloaders import build_dataset
-from dataloaders.palettes import voc_palette
-from errors import UserError
 from predict import Segmenter
 from tests.conftest import write_network
+from utils.errors import UserError
 from utils.inference import Predictor
+from utils.palettes import voc_palette
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder with pictures of several kinds and sizes."""
+def images(tmp_path):
+    """A folder with images of several kinds and sizes."""
     folder, random = tmp_path / "pictures", np.random.default_rng(0)
     folder.mkdir()
     pixels = random.integers(0, 256, (30, 44, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "plain.png")
-    Image.fromarray(pixels[..., 0]).save(folder / "grey.jpg")
+    Image.fromarray(pixels[..., 0]).save(folder / "gray.jpg")
     Image.fromarray(pixels).convert("CMYK").save(folder / "print.tif")
     Image.fromarray(np.dstack([pixels, pixels[..., :1]])).save(folder / "clear.webp")
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter to the right
     Image.fromarray(pixels).save(folder / "turned.jpeg", exif=exif)
     Image.fromarray(pixels[:1]).save(folder / "line.png")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
-SIZES = {"plain": (44, 30), "grey": (44, 30), "print": (44, 30), "clear": (44, 30), "turned": (30, 44), "line": (44, 1)}
+SIZES = {"plain": (44, 30), "gray": (44, 30), "print": (44, 30), "clear": (44, 30), "turned": (30, 44), "line": (44, 1)}
 
 
 def command(folder_network, out, *arguments) -> list[str]:
     return ["--checkpoint", str(folder_network), "--out", str(out), "--workers", "0", *map(str, arguments)]
 
 
-def test_a_folder_of_pictures_is_labelled(folder_network, pictures, tmp_path, capsys):
+def test_a_folder_of_pictures_is_labeled(folder_network, images, tmp_path, capsys):
     out = tmp_path / "out"
-    assert predict.main(command(folder_network, out, pictures, "--scores")) == 0
-    assert "6 pictures labelled" in capsys.readouterr().out
+    assert predict.main(command(folder_network, out, images, "--scores")) == 0
+    assert "6 images labeled" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
         f"{name}{ending}" for name in SIZES for ending in (".png", "_overlay.png", "_scores.png")
     }
@@ -52,8 +52,8 @@ def test_a_folder_of_pictures_is_labelled(folder_network, pictures, tmp_path, ca
         confidence = Image.open(out / f"{name}_scores.png")
         assert label.size == overlay.size == confidence.size == size
         assert label.mode == "P" and confidence.mode == "L" and overlay.mode == "RGB"
-        assert label.getpalette()[:9] == [channel for colour in voc_palette(3) for channel in colour]
-        result = segmenter(next(pictures.glob(f"{name}.*")))
+        assert label.getpalette()[:9] == [channel for color in voc_palette(3) for channel in color]
+        result = segmenter(next(images.glob(f"{name}.*")))
         assert np.array_equal(np.asarray(label), result.labels)
         assert np.array_equal(np.asarray(confidence), (255 * result.scores).round())
         assert np.array_equal(np.asarray(overlay), np.asarray(result.overlay()))
@@ -66,20 +66,20 @@ def test_predictions_are_those_that_evaluate_scores(folder_network, folder_root)
         picture, _ = dataset.read(index)
         image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         logits = Predictor(segmenter.predictor.model, torch.device("cpu"))(image)[0]
-        result = segmenter(dataset.picture_path(index))
+        result = segmenter(dataset.image_path(index))
         assert np.array_equal(result.labels, logits.argmax(0).numpy())
         np.testing.assert_allclose(result.scores, logits.softmax(0).max(0).values.numpy(), rtol=1e-6)
         assert result.labels.dtype == np.uint8 and result.scores.dtype == np.float32
         assert result.classes == ("ground", "wall", "sky") and result.scores.min() >= 1 / 3
 
 
-def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, pictures):
+def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, images):
     segmenter = Segmenter(str(folder_network), device="cpu")
-    path = pictures / "plain.png"
+    path = images / "plain.png"
     expected = segmenter(str(path)).labels
     assert np.array_equal(segmenter(Image.open(path)).labels, expected)
     assert np.array_equal(segmenter(np.asarray(Image.open(path))).labels, expected)
-    turned = segmenter(Image.open(pictures / "turned.jpeg"))
+    turned = segmenter(Image.open(images / "turned.jpeg"))
     assert turned.labels.shape == (44, 30) and turned.image.size == (30, 44)
     assert segmenter(turned.image).labels.shape == (44, 30)  # turned once and for all
     with pytest.raises(UserError, match=r"nowhere\.jpg is missing: put it there, or leave it out"):
@@ -102,8 +102,8 @@ def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, pictures):
 )
 def test_what_is_no_picture_is_named_with_what_would_be_one(image, named):
     with pytest.raises(UserError) as caught:
-        predict.to_picture(image)
-    wanted = f"{named} is no picture: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
+        predict.to_rgb_image(image)
+    wanted = f"{named} is no image: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
     assert str(caught.value) == wanted
 
 
@@ -115,8 +115,8 @@ def test_exif_that_cannot_be_read_asks_for_no_turn(folder_network, folder_root, 
     path = tmp_path / f"garbage.{ending}"
     Image.fromarray(pixels).save(path, exif=exif, dpi=(72, 72))  # else Pillow looks for it in a JPEG's EXIF, and mutely
     stored = np.asarray(Image.open(path).convert("RGB"))
-    assert np.array_equal(np.asarray(predict.to_picture(path)), stored)
-    assert np.array_equal(np.asarray(predict.to_picture(Image.open(path))), stored)
+    assert np.array_equal(np.asarray(predict.to_rgb_image(path)), stored)
+    assert np.array_equal(np.asarray(predict.to_rgb_image(Image.open(path))), stored)
     assert predict.main(command(folder_network, tmp_path / "out", path)) == 0
     (folder_root / "JPEGImages/v.0.jpg").unlink()
     path.rename(folder_root / f"JPEGImages/v.0.{ending}")
@@ -131,46 +131,46 @@ def test_prediction_turns_a_picture_as_training_does(folder_root, orientation):
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(path, exif=exif)
     picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
-    assert np.array_equal(np.asarray(predict.to_picture(path)), np.asarray(picture))
+    assert np.array_equal(np.asarray(predict.to_rgb_image(path)), np.asarray(picture))
 
 
 @pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I;16", "tif"), ("I", "tif"), ("F", "tif")])
-def test_more_than_8_bits_are_refused_and_the_others_done(folder_network, pictures, tmp_path, capsys, mode, ending):
+def test_more_than_8_bits_are_refused_and_the_others_done(folder_network, images, tmp_path, capsys, mode, ending):
     deep = Image.new(mode, (20, 10), 300)
-    deep.save(pictures / f"deep.{ending}")
+    deep.save(images / f"deep.{ending}")
     said = f"has more than 8 bits a channel (mode {mode}): save it with 8"
-    assert predict.main(command(folder_network, tmp_path / "out", pictures)) == 2
+    assert predict.main(command(folder_network, tmp_path / "out", images)) == 2
     output = capsys.readouterr()
-    assert "6 pictures labelled" in output.out and not (tmp_path / "out/deep.png").exists()
+    assert "6 images labeled" in output.out and not (tmp_path / "out/deep.png").exists()
     assert output.err.splitlines()[-1].endswith(f"deep.{ending} {said}")
     with pytest.raises(UserError) as caught:
-        predict.to_picture(deep)
-    assert str(caught.value) == f"the picture {said}"
+        predict.to_rgb_image(deep)
+    assert str(caught.value) == f"the image {said}"
 
 
-def test_a_broken_picture_is_reported_at_the_end_and_the_others_are_done(folder_network, pictures, tmp_path, capsys):
-    (pictures / "a_broken.jpg").write_bytes(b"not a picture")
-    content = (pictures / "plain.png").read_bytes()
-    (pictures / "m_cut.png").write_bytes(content[: len(content) // 2])
+def test_a_broken_picture_is_reported_at_the_end_and_the_others_are_done(folder_network, images, tmp_path, capsys):
+    (images / "a_broken.jpg").write_bytes(b"not an image")
+    content = (images / "plain.png").read_bytes()
+    (images / "m_cut.png").write_bytes(content[: len(content) // 2])
     out = tmp_path / "out"
-    assert predict.main(command(folder_network, out, pictures)) == 2
+    assert predict.main(command(folder_network, out, images)) == 2
     said = capsys.readouterr()
-    assert "6 pictures labelled" in said.out
+    assert "6 images labeled" in said.out
     assert "a_broken.jpg cannot be read" in said.err
     last = said.err.strip().splitlines()[-1]
-    assert last.startswith("error: 2 of 8 pictures not labelled: ") and "m_cut.png" in last
+    assert last.startswith("error: 2 of 8 images not labeled: ") and "m_cut.png" in last
     assert {path.name for path in out.iterdir()} == {
         f"{name}{end}" for name in SIZES for end in (".png", "_overlay.png")
     }
 
 
-def test_equal_names_do_not_overwrite_each_other(folder_network, pictures, tmp_path):
-    (pictures / "deeper").mkdir()
+def test_equal_names_do_not_overwrite_each_other(folder_network, images, tmp_path):
+    (images / "deeper").mkdir()
     for name in ("plain.png", "deeper/plain.png", "deeper/plain.bmp"):
-        Image.new("RGB", (20, 20)).save(pictures / name)
+        Image.new("RGB", (20, 20)).save(images / name)
     out = tmp_path / "out"
-    pattern = str(pictures / "**" / "plain.*")
-    assert predict.main(command(folder_network, out, pattern, pictures / "plain.png")) == 0
+    pattern = str(images / "**" / "plain.*")
+    assert predict.main(command(folder_network, out, pattern, images / "plain.png")) == 0
     found = {path.name for path in out.iterdir() if "overlay" not in path.name}
     assert len(found) == 3 and {"plain.png", "plain.png.png"} < found
 
@@ -195,58 +195,62 @@ def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere.jpg"], "nowhere.jpg is no picture, no folder with pictures, and matches none"),
+        (["nowhere.jpg"], "nowhere.jpg is no image, no folder with images, and matches none"),
         (["PICTURES", "--stride", "3"], "--crop-size and --stride belong to --protocol slide: add it"),
         (["PICTURES", "--backbone", "resnet"], "--backbone resnet contradicts"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(folder_network, pictures, tmp_path, capsys, arguments, said):
-    arguments = [pictures if argument == "PICTURES" else argument for argument in arguments]
+def test_what_cannot_be_done_is_one_line(folder_network, images, tmp_path, capsys, arguments, said):
+    arguments = [images if argument == "PICTURES" else argument for argument in arguments]
     assert predict.main(command(folder_network, tmp_path / "out", *arguments)) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1] and not (tmp_path / "out").exists()
 
 
-def test_scales_flips_and_windows_change_what_is_seen(folder_network, pictures, tmp_path):
+def test_scales_flips_and_windows_change_what_is_seen(folder_network, images, tmp_path):
     labels = {}
     for name, flags in {
         "plain": [], "many": ["--scales", "0.5", "1.5", "--flip"],
         "slide": ["--protocol", "slide", "--crop-size", "17"],
         "large": ["--protocol", "slide", "--crop-size", "99"], "fine": ["--out-stride", "8"],
     }.items():  # fmt: skip
-        assert predict.main(command(folder_network, tmp_path / name, pictures / "plain.png", "--scores", *flags)) == 0
+        assert predict.main(command(folder_network, tmp_path / name, images / "plain.png", "--scores", *flags)) == 0
         labels[name] = np.asarray(Image.open(tmp_path / name / "plain_scores.png"))
     assert np.array_equal(labels["plain"], labels["large"])
     assert all(not np.array_equal(labels["plain"], labels[name]) for name in ("many", "slide", "fine"))
 
 
-def test_names_come_from_the_data_set_where_weights_have_none(folder_root, pictures, tmp_path):
+def test_names_come_from_the_data_set_where_weights_have_none(folder_root, images, tmp_path):
     network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
     state = torch.load(network)
     torch.save(state["state_dict"], tmp_path / "bare.pth")
     shape = ["--backbone", "mobilenet", "--head", "lite", "--width", "0.25"]
     names = ["--dataset", "folder", "--data-root", str(folder_root)]
-    bare = command(tmp_path / "bare.pth", tmp_path / "out", pictures / "plain.png")
+    bare = command(tmp_path / "bare.pth", tmp_path / "out", images / "plain.png")
     assert predict.main(bare) == 2
     assert predict.main([*bare, *shape, *names]) == 0
     network = {"backbone": "mobilenet", "head": "lite", "width": 0.25}
     assert Segmenter(tmp_path / "bare.pth", network=network).classes == ("class 0", "class 1", "class 2")
 
 
-def test_the_overlay_shows_what_is_seen(folder_network, pictures):
-    """A label's colour is mixed in, background stays, a lighter line is between them, the legend in a corner."""
+def test_the_overlay_shows_what_is_seen(folder_network, images):
+    """A label's color is mixed in, background stays, a lighter line is between them, the legend in a corner."""
     result = Segmenter(folder_network, device="cpu")(np.full((200, 300, 3), 90, np.uint8))
     labels = np.zeros((200, 300), np.uint8)
     labels[:50] = 1
-    shown = np.asarray(predict.Segmentation(
+    abbreviated = np.asarray(predict.Segmentation(
         result.image, labels, result.scores, ("background", "cat", "dog"), result.palette).overlay(0.5))  # fmt: skip
-    assert (shown[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
-    assert (shown[50] == np.round((90 + 255) / 2)).all() and (shown[[49, 51], 10] != shown[50, 10]).any(1).all()
-    assert (shown[51:170] == 90).all()
-    assert (shown[-1, 0] == 45).all() and (shown[-1, 100:] == 90).all()  # half-transparent, and no wider than its text
+    assert (abbreviated[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
+    assert (abbreviated[50] == np.round((90 + 255) / 2)).all() and (
+        abbreviated[[49, 51], 10] != abbreviated[50, 10]
+    ).any(1).all()
+    assert (abbreviated[51:170] == 90).all()
+    assert (abbreviated[-1, 0] == 45).all() and (
+        abbreviated[-1, 100:] == 90
+    ).all()  # half-transparent, and no wider than its text
 
 
-def test_a_window_may_be_one_side(folder_network, pictures):
-    path = pictures / "plain.png"
+def test_a_window_may_be_one_side(folder_network, images):
+    path = images / "plain.png"
     one = Segmenter(folder_network, "cpu", window=17, stride=9)(path)
     two = Segmenter(folder_network, "cpu", window=[17, 17], stride=(9, 9))(path)
     assert np.array_equal(one.scores, two.scores)
@@ -272,36 +276,36 @@ def test_what_a_segmenter_cannot_take_is_one_line(folder_network, arguments, sai
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_foreign_weights_are_counted_and_own_ones_are_not(tmp_path, pictures, capsys):
+def test_foreign_weights_are_counted_and_own_ones_are_not(tmp_path, images, capsys):
     """A checkpoint of train.py says epochs; the counts are those of the entries."""
     own = write_network(tmp_path / "own.pth", ("a", "b", "c"), epochs=1)
     foreign = write_network(tmp_path / "foreign.pth", ("a", "b", "c"))
-    assert predict.main(command(own, tmp_path / "out", pictures / "plain.png")) == 0
+    assert predict.main(command(own, tmp_path / "out", images / "plain.png")) == 0
     assert "loaded" not in capsys.readouterr().out
-    assert predict.main(command(foreign, tmp_path / "out", pictures / "plain.png")) == 0
+    assert predict.main(command(foreign, tmp_path / "out", images / "plain.png")) == 0
     count = len(torch.load(foreign)["state_dict"])
     said = capsys.readouterr()
     assert f"weights {foreign}: own weights: {count} loaded, 0 missing, 0 unexpected, 0 mismatched\n" in said.out
     assert "never trained" not in said.err
 
 
-def test_partial_weights_are_taken_only_where_that_is_said(tmp_path, pictures, capsys):
+def test_partial_weights_are_taken_only_where_that_is_said(tmp_path, images, capsys):
     network = write_network(tmp_path / "n.pth", ("a", "b", "c"), epochs=1)
     state = torch.load(network)
     del state["state_dict"]["decoder.classifier.bias"]
     torch.save(state, network)
-    partial = command(network, tmp_path / "out", pictures / "plain.png")
+    partial = command(network, tmp_path / "out", images / "plain.png")
     assert predict.main(partial) == 2
     assert "or --partial-weights to take what fits" in capsys.readouterr().err.splitlines()[-1]
     assert predict.main([*partial, "--partial-weights"]) == 0
     assert "loaded, 1 missing, 0 unexpected" in capsys.readouterr().out
 
 
-def test_a_head_that_was_never_trained_is_said_aloud(tmp_path, pictures, capsys):
+def test_a_head_that_was_never_trained_is_said_aloud(tmp_path, images, capsys):
     network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
     untrained = ["decoder.classifier.weight", "decoder.classifier.bias"]
     torch.save(torch.load(network) | {"untrained": untrained}, network)
-    assert predict.main(command(network, tmp_path / "out", pictures / "plain.png")) == 0
+    assert predict.main(command(network, tmp_path / "out", images / "plain.png")) == 0
     wanted = (
         f"note: {network}: its head was never trained (2 entries): what follows are no predictions of a trained network"
     )

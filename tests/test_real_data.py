@@ -9,9 +9,9 @@ import torch
 import evaluate
 import train
 from dataloaders import build_dataset
-from trained import load_trained
-from utils.checkpoint import read_checkpoint
+from modeling.pretrained.loaded_model import load_model
 from utils.inference import Predictor
+from utils.run.checkpoint import read_checkpoint
 
 
 def test_sbd_union_has_no_id_of_voc_val_and_66_pictures(shared):
@@ -20,8 +20,8 @@ def test_sbd_union_has_no_id_of_voc_val_and_66_pictures(shared):
     val = build_dataset("pascal", "val", root=voc)
     assert len(union) == 66 and not set(union.ids) & set(val.ids)
     for index in range(len(union)):
-        picture, label = union.read(index)
-        assert picture.size == label.size
+        image, label = union.read(index)
+        assert image.size == label.size
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_every_picture_reads(shared, name, root, split, size):
     data = build_dataset(name, split, root=str(shared / "data" / root))
     assert len(data) == size
     for index in range(0, size, 7):
-        picture, label = data.read(index)
-        assert picture.mode == "RGB" and picture.size == label.size
+        image, label = data.read(index)
+        assert image.mode == "RGB" and image.size == label.size
 
 
 @pytest.mark.slow
@@ -74,12 +74,12 @@ def short_voc(shared, tmp_path):
 def test_every_protocol_on_photographs_with_tensorflow_weights(shared, short_voc, tmp_path):
     """The weights are made up, so the scores mean nothing; how they agree with each other does."""
     network = {"backbone": "mobilenet", "head": "lite", "width": 0.5, "num_classes": 21}
-    model = load_trained(shared / "parity/tf_mnv2_dm05", network=network).model
-    picture, _ = build_dataset("pascal", "val", root=str(short_voc)).read(0)
-    logits = Predictor(model, torch.device("cpu"))(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+    model = load_model(shared / "parity/tf_mnv2_dm05", network=network).model
+    image, _ = build_dataset("pascal", "val", root=str(short_voc)).read(0)
+    logits = Predictor(model, torch.device("cpu"))(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
     model.decoder.classifier.bias.data -= logits.mean((0, 2, 3))  # else one class is everywhere
     torch.save(
-        {"state_dict": model.state_dict(), "config": network | {"out_stride": 16}} | model.expects, tmp_path / "c"
+        {"state_dict": model.state_dict(), "config": network | {"out_stride": 16}} | model.preprocessing, tmp_path / "c"
     )
 
     def metrics(*flags: str) -> dict:

@@ -8,26 +8,26 @@ import time
 from multiprocessing.connection import Client
 from multiprocessing.resource_sharer import DupFd
 
+import build
 import numpy as np
 import pytest
 import torch
 from conftest import save_label, write_voc
 from running import ROOT, Killed, begin, command, complete, end, in_process, log, torchrun, wait_for
 
-import build
 import dataloaders.base
 from benchmarks import kill_resume
 from benchmarks.killed_train import PLACES
 from engine import Trainer
-from utils.checkpoint import read_checkpoint
-from utils.preemption import StopSignals, leave_signals_to_parent, silent_about_a_parent_that_left
+from utils.run.checkpoint import read_checkpoint
+from utils.run.signals import StopSignals, hide_connection_errors, ignore_signals_in_worker
 
 SAVING = ["--epochs", "3", "--save-every", "2", "--ema", "0.5"]
 
 
 @pytest.fixture
 def data(folder_root):
-    """Six training pictures: 3 steps an epoch."""
+    """Six training images: 3 steps an epoch."""
     return ["--dataset", "folder", "--data-root", str(folder_root)]
 
 
@@ -76,9 +76,11 @@ def test_deaths_leave_no_trace(places, data, tmp_path, monkeypatch):
 
 
 def test_a_resumed_run_reads_only_the_pictures_that_are_left(data, tmp_path, monkeypatch):
-    read, original = [], dataloaders.base.PictureSet.read
+    read, original = [], dataloaders.base.SegmentationDataset.read
     monkeypatch.setattr(
-        dataloaders.base.PictureSet, "read", lambda self, index: read.append(self.ids[index]) or original(self, index)
+        dataloaders.base.SegmentationDataset,
+        "read",
+        lambda self, index: read.append(self.ids[index]) or original(self, index),
     )
     _, unstopped = in_process(data, tmp_path / "whole", "--epochs", "2", "--no-val")
     whole, read[:] = list(read), []
@@ -153,7 +155,7 @@ def test_a_second_interrupt_leaves_at_once_and_the_checkpoint_stays(data, tmp_pa
 
 def offer_a_file(connection) -> None:
     """A data worker's part in handing a tensor over: its parent fetches the open file from a thread of the worker."""
-    leave_signals_to_parent()
+    ignore_signals_in_worker()
     with open(os.devnull) as file:
         connection.send(DupFd(file.fileno()))
     connection.recv()
@@ -169,7 +171,7 @@ def test_a_parent_that_leaves_in_the_middle_of_a_batch_is_no_error_of_its_worker
     here.send("end")
     worker.join()
     assert capfd.readouterr().err == ""
-    silent_about_a_parent_that_left(KeyError, KeyError("x"), None)
+    hide_connection_errors(KeyError, KeyError("x"), None)
     assert "KeyError" in capfd.readouterr().err
 
 
@@ -237,7 +239,7 @@ def test_sigusr1_to_the_whole_group_saves_and_goes_on(data, tmp_path):
 
 
 def test_a_signal_in_validation_is_honoured_and_it_is_made_again(data, tmp_path, monkeypatch):
-    import utils.scoring
+    import utils.scoring.loop
 
     _, whole = in_process(data, tmp_path / "whole", "--epochs", "2")
     with monkeypatch.context() as patch:
@@ -325,7 +327,7 @@ def test_a_killed_rank_is_restarted_and_the_end_is_the_same(data, tmp_path):
 
 @pytest.mark.slow
 def test_validation_counts_the_same_pixels_over_two_and_three_processes(voc_root, tmp_path):
-    """Three pictures: uneven over two processes; and their number is what one process counts."""
+    """Three images: uneven over two processes; and their number is what one process counts."""
     data = ["--dataset", "pascal", "--data-root", str(voc_root), "--max-steps", "1"]
     complete(command(data, tmp_path / "run", "--no-val"))
     scores = []
@@ -340,8 +342,8 @@ def test_validation_counts_the_same_pixels_over_two_and_three_processes(voc_root
 
 
 @pytest.mark.slow
-def test_unevenly_labelled_parts_and_ranks_make_the_step_of_the_whole(tmp_path):
-    """Class weights, two parts, two processes, and pictures of which nothing, little or all is labelled."""
+def test_unevenly_labeled_parts_and_ranks_make_the_step_of_the_whole(tmp_path):
+    """Class weights, two parts, two processes, and images of which nothing, little or all is labeled."""
     ids = [f"t{number}" for number in range(8)]
     root = write_voc(tmp_path / "mine", {"train": ids, "val": ["v0"]}, num_classes=3)
     (root / "classes.txt").write_text("a\nb\nc\n")
@@ -361,7 +363,7 @@ def test_unevenly_labelled_parts_and_ranks_make_the_step_of_the_whole(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_see_the_losses_of_one_over_twenty_steps(shared, tmp_path):
-    """Real pictures and weights; an epoch is a step here, so that the log holds each step's loss."""
+    """Real images and weights; an epoch is a step here, so that the log holds each step's loss."""
     voc, root = shared / "data/voc/VOC2012", tmp_path / "VOC2012"
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for name in ("JPEGImages", "SegmentationClass"):

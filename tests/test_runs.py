@@ -11,13 +11,13 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from errors import UserError
 from utils.cache import cached
-from utils.checkpoint import read_checkpoint, write_atomically, write_checkpoint
 from utils.class_weights import class_weights
-from utils.patient_writer import PatientWriter
-from utils.run_folder import RunFolder, newest_checkpoint
-from utils.summaries import Board, cut_back_events, read_records
+from utils.errors import UserError
+from utils.run.checkpoint import read_checkpoint, write_atomically, write_checkpoint
+from utils.run.folder import RunFolder, newest_checkpoint
+from utils.run.tensorboard import TensorBoardLogger, read_records, truncate_events
+from utils.run.writer import RetryingWriter
 
 
 class RunsCode:
@@ -89,19 +89,19 @@ def test_the_log_is_cut_back_to_whole_lines_of_finished_epochs(tmp_path):
     with open(run.log, "a") as file:
         file.write('{"epoch": 4, "tr')
     (tmp_path / ".checkpoint.pth.tar.123.part").write_bytes(b"half")
-    run.cut_back(2)
+    run.truncate_to(2)
     assert [json.loads(line)["epoch"] for line in run.log.read_text().splitlines()] == [1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
 
 
 def test_events_are_cut_back_to_the_step(tmp_path):
-    board = Board(tmp_path, PatientWriter())
+    board = TensorBoardLogger(tmp_path, RetryingWriter())
     for step in range(1, 7):
         board.scalars({"loss": float(step), "nothing": None}, step)
     (path,) = tmp_path.glob("events*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last record was written
-    cut_back_events(tmp_path, 3)
+    truncate_events(tmp_path, 3)
     records = read_records(path.read_bytes())
     events = [Event.FromString(record[12:-4]) for record in records]
     assert [event.step for event in events if event.summary.value] == [1, 2, 3]

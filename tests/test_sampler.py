@@ -2,12 +2,12 @@
 
 import pytest
 
-from dataloaders import StepSampler
-from errors import UserError
+from dataloaders import ResumableBatchSampler
+from utils.errors import UserError
 
 
 def batches(epoch=0, first=0, **more) -> list[list[tuple[int, int]]]:
-    sampler = StepSampler(22, 4, **({"seed": 1} | more))
+    sampler = ResumableBatchSampler(22, 4, **({"seed": 1} | more))
     sampler.set_position(epoch, first)
     result = list(sampler)
     assert len(result) == len(sampler)
@@ -51,6 +51,6 @@ def test_it_goes_on_in_the_middle_of_an_epoch():
 
 def test_batches_that_cannot_be_dealt_are_refused():
     with pytest.raises(UserError, match="multiple of 3"):
-        StepSampler(22, 4, seed=1, world=3)
-    with pytest.raises(UserError, match="3 training pictures are fewer than --batch-size 4"):
-        StepSampler(3, 4, seed=1)
+        ResumableBatchSampler(22, 4, seed=1, world=3)
+    with pytest.raises(UserError, match="3 training images are fewer than --batch-size 4"):
+        ResumableBatchSampler(3, 4, seed=1)

@@ -4,37 +4,37 @@ import pytest
 import torch
 from torch import nn
 
-from errors import UserError
 from modeling import BACKBONES, build_model
-from utils.lr_schedule import rate_factor
+from utils.errors import UserError
+from utils.lr_schedule import lr_factor
 from utils.optim import parameter_groups, restore
 
 
 def test_poly_at_five_steps():
-    values = [rate_factor(step, schedule="poly", total_steps=100) for step in (0, 25, 50, 99, 100)]
+    values = [lr_factor(step, schedule="poly", total_steps=100) for step in (0, 25, 50, 99, 100)]
     assert values == pytest.approx([1, 0.75**0.9, 0.5**0.9, 0.01**0.9, 0])
 
 
 def test_cos_at_five_steps():
-    values = [rate_factor(step, schedule="cos", total_steps=100) for step in (0, 25, 50, 75, 100)]
+    values = [lr_factor(step, schedule="cos", total_steps=100) for step in (0, 25, 50, 75, 100)]
     assert values == pytest.approx([1, 0.8535533905932737, 0.5, 0.14644660940672624, 0])
 
 
 def test_step_at_five_steps():
-    values = [rate_factor(step, schedule="step", total_steps=100, step_size=40) for step in (0, 39, 40, 79, 80)]
+    values = [lr_factor(step, schedule="step", total_steps=100, step_size=40) for step in (0, 39, 40, 79, 80)]
     assert values == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
 def test_warmup_rises_to_the_schedule():
-    values = [rate_factor(step, schedule="cos", total_steps=1000, warmup_steps=4) for step in range(6)]
-    plain = [rate_factor(step, schedule="cos", total_steps=1000) for step in range(6)]
+    values = [lr_factor(step, schedule="cos", total_steps=1000, warmup_steps=4) for step in range(6)]
+    plain = [lr_factor(step, schedule="cos", total_steps=1000) for step in range(6)]
     ratio = [value / factor for value, factor in zip(values, plain, strict=True)]
     assert ratio == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
 def test_unknown_schedule_names_the_choices():
     with pytest.raises(UserError, match="choose one of poly, step, cos"):
-        rate_factor(0, schedule="exp", total_steps=1)
+        lr_factor(0, schedule="exp", total_steps=1)
 
 
 def groups_of(model) -> list[dict]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from running import begin, end, wait_for
 
-from utils.checkpoint import read_checkpoint
+from utils.run.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite", "--crop-size", "33", "--batch-size",
@@ -27,7 +27,7 @@ def bash(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:
 def test_train_voc(voc_root, sbd_root, tmp_path):
     done = bash("train_voc.sh", "--data-root", voc_root, "--sbd-root", sbd_root, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "pascal: 8 training and 3 validation pictures" in done.stdout
+    assert "pascal: 8 training and 3 validation images" in done.stdout
     (sheet,) = tmp_path.glob("run/pascal/deeplab-mobilenet/experiment_0/sheet.png")
     assert str(sheet.relative_to(tmp_path)) in done.stdout
 

@@ -7,15 +7,15 @@ import pytest
 from running import command, complete, in_process, log, said, torchrun
 
 from benchmarks import kill_resume
-from dataloaders import RandomScaleCrop, TrainSamples, build_dataset
-from utils.checkpoint import read_checkpoint
+from dataloaders import RandomScaleCrop, TrainDataset, build_dataset
+from utils.run.checkpoint import read_checkpoint
 
 SKIP = ["--skip-broken", "--epochs", "3"]
 
 
 @pytest.fixture
 def data(folder_root):
-    """Of six training pictures one is cut short and one has a label that is; and one of the two for validation."""
+    """Of six training images one is cut short and one has a label that is; and one of the two for validation."""
     for name in ("JPEGImages/t.1.jpg", "SegmentationClass/t.4.png", "JPEGImages/v.0.jpg"):
         path = folder_root / name
         path.write_bytes(path.read_bytes()[:200])
@@ -52,16 +52,16 @@ def test_with_it_the_run_goes_on_and_lists_what_it_left_out(data, tmp_path, caps
     # Each is drawn once an epoch, and again where it was to stand in for the other; validation reads each once
     assert times["t.1.jpg"] >= 3 and times["t.4.png"] >= 3 and times["v.0.jpg"] == 3
     assert out.count("left out: ") == 3 and "3 broken files were left out" in out
-    # The score is that of the other validation picture alone
+    # The score is that of the other validation image alone
     scored = json.loads((folder / "metrics.json").read_text())["per_class"]
     label = np.asarray(build_dataset("folder", "val", root=data[3]).open_label(1))
     assert [row["pixels"] for row in scored.values()] == [int((label == number).sum()) for number in range(3)]
 
 
 def test_a_stand_in_is_a_function_of_seed_epoch_and_index(data):
-    pictures = build_dataset("folder", "train", root=data[3])
+    images = build_dataset("folder", "train", root=data[3])
     crop = RandomScaleCrop((33, 33), fill=(0, 0, 0))
-    one, two = (TrainSamples(pictures, crop, seed=1, skip_broken=True) for _ in range(2))
+    one, two = (TrainDataset(images, crop, seed=1, skip_broken=True) for _ in range(2))
     for epoch in range(3):
         for index in range(6):
             sample = one[epoch, index]
@@ -71,9 +71,9 @@ def test_a_stand_in_is_a_function_of_seed_epoch_and_index(data):
 
 
 def test_whole_pictures_look_as_they_do_without_the_flag(data):
-    pictures = build_dataset("folder", "train", root=data[3])
+    images = build_dataset("folder", "train", root=data[3])
     crop = RandomScaleCrop((33, 33), fill=(0, 0, 0))
-    plain, skipping = (TrainSamples(pictures, crop, seed=1, skip_broken=skip) for skip in (False, True))
+    plain, skipping = (TrainDataset(images, crop, seed=1, skip_broken=skip) for skip in (False, True))
     assert (plain[2, 0]["image"] == skipping[2, 0]["image"]).all()
 
 
@@ -81,7 +81,7 @@ def test_a_set_of_which_nothing_can_be_decoded_stops(data, folder_root, tmp_path
     for path in (folder_root / "JPEGImages").glob("t*"):
         path.write_bytes(b"x")
     assert in_process(data, tmp_path / "run", *SKIP)[0] == 2
-    assert "pictures in a row cannot be decoded" in said(capsys.readouterr().err)[-1]
+    assert "images in a row cannot be decoded" in said(capsys.readouterr().err)[-1]
 
 
 def test_a_wrong_label_still_stops(data, folder_root, tmp_path, capsys):

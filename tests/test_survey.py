@@ -12,14 +12,14 @@ from PIL import Image
 from running import begin, command, end, in_process, said, torchrun
 
 from dataloaders import build_dataset, check_labels
-from dataloaders.base import PictureSet
-from errors import UserError
+from dataloaders.base import SegmentationDataset
+from utils.errors import UserError
 
 
 def gone(path: Path) -> None:
     """A link to nothing: it stands in the folder's list."""
     path.unlink()
-    path.symlink_to("/nowhere/picture")
+    path.symlink_to("/nowhere/image")
 
 
 def of_values(value: int, *, size=(36, 48)) -> Callable[[Path], None]:
@@ -31,14 +31,14 @@ def of_mode(mode: str) -> Callable[[Path], None]:
 
 
 FAULTS = {
-    "label in RGB": ("SegmentationClass/{}.png", of_mode("RGB"), "is a RGB picture"),
-    "label of 16 bits": ("SegmentationClass/{}.png", of_mode("I;16"), "is a 16-bit picture"),
-    "label of another size": ("SegmentationClass/{}.png", of_values(0, size=(9, 9)), "is 9x9 but its picture"),
+    "label in RGB": ("SegmentationClass/{}.png", of_mode("RGB"), "is a RGB image"),
+    "label of 16 bits": ("SegmentationClass/{}.png", of_mode("I;16"), "is a 16-bit image"),
+    "label of another size": ("SegmentationClass/{}.png", of_values(0, size=(9, 9)), "is 9x9 but its image"),
     "no class": ("SegmentationClass/{}.png", of_values(7), "holds 7, outside the 3 classes"),
-    "no label": ("SegmentationClass/{}.png", lambda path: path.write_text("x"), "cannot be read as a picture"),
+    "no label": ("SegmentationClass/{}.png", lambda path: path.write_text("x"), "cannot be read as an image"),
     "label gone": ("SegmentationClass/{}.png", gone, "is missing"),
-    "no picture": ("JPEGImages/{}.jpg", lambda path: path.write_text("x"), "cannot be read as a picture"),
-    "picture gone": ("JPEGImages/{}.jpg", gone, "is missing"),
+    "no image": ("JPEGImages/{}.jpg", lambda path: path.write_text("x"), "cannot be read as an image"),
+    "image gone": ("JPEGImages/{}.jpg", gone, "is missing"),
 }
 
 
@@ -67,8 +67,8 @@ def test_labels_of_every_kind_of_file_are_looked_at(dataset, cityscapes_root, vo
 @pytest.fixture
 def reads(monkeypatch) -> list:
     """Grows with every label that is read in this process."""
-    calls, original = [], PictureSet.open_label
-    monkeypatch.setattr(PictureSet, "open_label", lambda *given: calls.append(given) or original(*given))
+    calls, original = [], SegmentationDataset.open_label
+    monkeypatch.setattr(SegmentationDataset, "open_label", lambda *given: calls.append(given) or original(*given))
     return calls
 
 
@@ -143,7 +143,7 @@ def test_turned_pictures_are_no_fault_wherever_the_turn_stands(folder_root, endi
     save_label(np.zeros((50, 30), np.uint8), folder_root / "SegmentationClass/t.0.png")
     check(folder_root)
     save_label(np.zeros((50, 31), np.uint8), folder_root / "SegmentationClass/t.0.png")
-    with pytest.raises(UserError, match=r"t\.0\.png is 31x50 but its picture .* is 30x50"):
+    with pytest.raises(UserError, match=r"t\.0\.png is 31x50 but its image .* is 30x50"):
         check(folder_root)
 
 

@@ -16,7 +16,7 @@ import evaluate
 import train
 from engine import Trainer
 from modeling import build_model
-from utils.checkpoint import read_checkpoint
+from utils.run.checkpoint import read_checkpoint
 
 # A small network on small crops: seconds, not minutes
 FAST = ["--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite", "--crop-size", "33",
@@ -25,7 +25,7 @@ FAST = ["--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite
 
 @pytest.fixture
 def start(tmp_path, folder_root):
-    """Run train.py on own data of six training pictures (3 steps an epoch). Gives exit status and run folder."""
+    """Run train.py on own data of six training images (3 steps an epoch). Gives exit status and run folder."""
 
     def run(
         *more: str, dataset=("--dataset", "folder", "--data-root", str(folder_root)), runs="run", name="x"
@@ -76,7 +76,7 @@ def test_evaluate_gives_the_validation_score_exactly(start, tmp_path, folder_roo
     row = log(folder)[-1]
     capsys.readouterr()
     out = tmp_path / "scores"
-    # The data set and its folder are known from the checkpoint
+    # The dataset and its folder are known from the checkpoint
     assert evaluate.main(["--checkpoint", str(folder / "checkpoint.pth.tar"), "--out", str(out), "--workers", "0"]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["miou"] == row["val_miou"] and metrics["protocol"] == "whole" and metrics["out_stride"] == 16
@@ -86,7 +86,7 @@ def test_evaluate_gives_the_validation_score_exactly(start, tmp_path, folder_roo
 
 
 def test_evaluate_equals_a_forward_by_hand(start, folder_root, tmp_path):
-    """Native pictures, no resize, padded with the mean; IoU by plain NumPy."""
+    """Native images, no resize, padded with the mean; IoU by plain NumPy."""
     _, folder = start("--max-steps", "1")
     state = read_checkpoint(folder / "checkpoint.pth.tar")
     model = build_model("mobilenet", 3, head="lite").eval()
@@ -369,9 +369,9 @@ def test_a_non_finite_loss_stops_with_the_place(start, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--batch-size", "7"], "6 training pictures are fewer than --batch-size 7"),
-        (["--batch-size", "1"], "1 picture a process and part"),
-        (["--accumulate", "2"], "1 picture a process and part"),
+        (["--batch-size", "7"], "6 training images are fewer than --batch-size 7"),
+        (["--batch-size", "1"], "1 image a process and part"),
+        (["--accumulate", "2"], "1 image a process and part"),
         (["--batch-size", "3", "--accumulate", "2"], "cannot be dealt"),
         (["--crop-size", "1", "2", "3"], "--crop-size 1 2 3: give N, or H W"),
         (["--sync-bn"], "--sync-bn works on GPUs alone"),
@@ -423,7 +423,7 @@ def test_a_bad_picture_stops_with_its_path(start, folder_root, capsys):
     for workers in ("0", "1"):
         status, _ = start("--epochs", "1", "--workers", workers)
         line = last_line(capsys)
-        assert status == 2 and line.startswith("error: ") and "cannot be read as a picture" in line
+        assert status == 2 and line.startswith("error: ") and "cannot be read as an image" in line
 
 
 def test_evaluate_refuses_other_class_counts(start, voc_root, capsys):

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dataloaders import IGNORE_INDEX, RandomScaleCrop, TrainSamples
-from dataloaders.transforms import draw_window, resample, resample_label, whole_picture
+from dataloaders import IGNORE_INDEX, RandomScaleCrop, TrainDataset
+from dataloaders.transforms import draw_window, resample, resample_label, whole_image
 
 FILL = (124, 116, 104)
 
 
 def pair(size=(120, 90), seed=0, block=15) -> tuple[Image.Image, Image.Image]:
-    """A label of blocks, and a picture whose red channel is ten times the label."""
+    """A label of blocks, and an image whose red channel is ten times the label."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 21, (size[1] // block, size[0] // block), dtype=np.uint8)
     label = np.kron(blocks, np.ones((block, block), np.uint8))
@@ -27,7 +27,7 @@ def crop(seed: int, crop_size=(64, 80), base_size=None, size=(120, 90)) -> tuple
 
 @pytest.mark.parametrize("seed", range(30))
 def test_picture_and_label_are_aligned_to_the_pixel(seed):
-    """Both show the same edges: where the label's neighbourhood is one class, the picture has its exact colour."""
+    """Both show the same edges: where the label's neighbourhood is one class, the image has its exact color."""
     image, label = crop(seed)
     inside = label[1:-1, 1:-1]
     shifts = [
@@ -43,7 +43,7 @@ def test_picture_and_label_are_aligned_to_the_pixel(seed):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_edges_fall_at_the_same_place(seed):
-    """The label's class is the one whose colour the picture is nearest to, up to a tie in the middle of an edge."""
+    """The label's class is the one whose color the image is nearest to, up to a tie in the middle of an edge."""
     image, label = crop(seed)
     guess = (image[0].float() / 10).round().int()
     is_edge = torch.zeros_like(label, dtype=torch.bool)
@@ -51,18 +51,18 @@ def test_edges_fall_at_the_same_place(seed):
     is_edge[:, :-1] |= label[:, 1:] != label[:, :-1]
     is_edge[1:] |= label[1:] != label[:-1]
     is_edge[:-1] |= label[1:] != label[:-1]
-    is_labelled = label != IGNORE_INDEX
-    assert (guess == label)[is_labelled & ~is_edge].float().mean() > 0.999
+    is_labeled = label != IGNORE_INDEX
+    assert (guess == label)[is_labeled & ~is_edge].float().mean() > 0.999
 
 
-def test_padding_is_mean_colour_and_ignored():
+def test_padding_is_mean_color_and_ignored():
     image, label = crop(0, crop_size=(400, 400))
     is_padding = label == IGNORE_INDEX
     assert is_padding.any() and not is_padding.all()
     assert (image[:, is_padding] == torch.tensor(FILL)[:, None]).all()
     assert not (image[:, ~is_padding] == torch.tensor(FILL)[:, None]).all(0).any()
     rows, columns = (~is_padding).any(1), (~is_padding).any(0)
-    assert (~is_padding).sum() == rows.sum() * columns.sum()  # the picture lies in one rectangle, at the top
+    assert (~is_padding).sum() == rows.sum() * columns.sum()  # the image lies in one rectangle, at the top
 
 
 def test_sizes_types_and_scale_range():
@@ -118,7 +118,7 @@ def test_one_pixel_sides_work(size):
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone():
-    class Pictures:
+    class ImageFiles:
         ids = ("a", "b")
 
         def __len__(self):
@@ -129,7 +129,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
 
     def sample(seed, key):
         np.random.seed(np.random.randint(1000))  # noqa: NPY002 - a state that must not matter
-        return TrainSamples(Pictures(), RandomScaleCrop((33, 33), fill=FILL), seed=seed)[key]
+        return TrainDataset(ImageFiles(), RandomScaleCrop((33, 33), fill=FILL), seed=seed)[key]
 
     one, two = sample(1, (3, 0)), sample(1, (3, 0))
     assert torch.equal(one["image"], two["image"]) and torch.equal(one["label"], two["label"]) and one["id"] == "a"
@@ -139,6 +139,6 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
 
 def test_whole_pictures_keep_their_pixels():
     picture, label = pair()
-    image, labels = whole_picture(picture, label)
+    image, labels = whole_image(picture, label)
     assert np.array_equal(image.numpy().transpose(1, 2, 0), np.asarray(picture))
     assert np.array_equal(labels.numpy(), np.asarray(label))

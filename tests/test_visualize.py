@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dataloaders.palettes import voc_palette
-from utils.visualize import Example, colour, corner_legend, example_row, overlay, sheet
+from utils.palettes import voc_palette
+from utils.scoring.visualize import Example, color, corner_legend, example_row, grid, overlay
 
 PALETTE = voc_palette(4)
 
@@ -15,8 +15,8 @@ def example(height=30, width=40) -> Example:
     return Example(np.full((3, height, width), 77, np.uint8), label, np.full((height, width), 2))
 
 
-def test_colours_are_the_palettes_and_ignored_is_white():
-    assert np.array_equal(colour(np.array([[0, 3, 255]]), PALETTE)[0], [PALETTE[0], PALETTE[3], (255, 255, 255)])
+def test_colors_are_the_palettes_and_ignored_is_white():
+    assert np.array_equal(color(np.array([[0, 3, 255]]), PALETTE)[0], [PALETTE[0], PALETTE[3], (255, 255, 255)])
 
 
 def test_a_row_is_input_truth_prediction():
@@ -29,7 +29,7 @@ def test_a_row_is_input_truth_prediction():
 
 def test_a_sheet_takes_pictures_of_any_size():
     names = ["ground", "a wall", "a very long name of a class", "sky"]
-    image = sheet([example(), example(300, 20), example(7, 90), example(1, 900)], names, PALETTE, width=50)
+    image = grid([example(), example(300, 20), example(7, 90), example(1, 900)], names, PALETTE, width=50)
     assert image.width == 162 and image.height > 38 + 750 + 4 + 1
 
 
@@ -55,8 +55,10 @@ def test_a_legend_is_as_small_as_its_text_and_lets_the_picture_through():
 
 
 def test_classes_that_look_alike_are_told_apart_by_a_line():
-    """A black class over a black picture, beside one that is left as it is."""
+    """A black class over a black image, beside one that is left as it is."""
     label = np.zeros((30, 40), np.uint8)
     label[:, 20:] = 1
-    shown = np.asarray(overlay(np.zeros((30, 40, 3), np.uint8), label, ["sky", "night"], [(0, 0, 0)] * 2, opacity=0.6))
-    assert (shown[:10, 20] == 128).all() and not shown[:10, :20].any() and not shown[:10, 21:].any()
+    abbreviated = np.asarray(
+        overlay(np.zeros((30, 40, 3), np.uint8), label, ["sky", "night"], [(0, 0, 0)] * 2, opacity=0.6)
+    )
+    assert (abbreviated[:10, 20] == 128).all() and not abbreviated[:10, :20].any() and not abbreviated[:10, 21:].any()

@@ -11,14 +11,14 @@ import torchvision
 
 import evaluate
 import train
-from errors import UserError
 from modeling import build_model, cost, zoo
 from modeling import weights as weights_command
-from modeling.names import translate
-from modeling.tf_checkpoint import find_prefix, read_tf_checkpoint
-from modeling.tf_names import convert_variables, tensorflow_name
+from modeling.pretrained.names import translate
+from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
+from modeling.pretrained.tf_names import convert_variables, tensorflow_name
 from modeling.weights import load_weights
-from utils.checkpoint import read_checkpoint
+from utils.errors import UserError
+from utils.run.checkpoint import read_checkpoint
 
 MOBILENET = ("--backbone", "mobilenet", "--head", "lite")
 
@@ -221,17 +221,17 @@ def test_a_broken_tensorflow_checkpoint_is_one_line(tf_checkpoint, harm):
 
 
 def test_what_weights_expect_is_set_and_saved(tf_checkpoint, tmp_path, capsys):
-    """Normalisation, epsilon and padding: set by load_weights, in the converted file, and in what is built from it."""
+    """Normalization, epsilon and padding: set by load_weights, in the converted file, and in what is built from it."""
     prefix, _ = tf_checkpoint
     model = build_model("mobilenet", 3, head="lite", width=0.25)
-    before = model.expects
+    before = model.preprocessing
     assert before == {
         "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "epsilon": {"backbone": 1e-5, "aspp": 1e-5},
         "padding": "symmetric",
     }  # fmt: skip
     load_weights(model, prefix)
     expected = {"mean": [0.5] * 3, "std": [0.5] * 3, "epsilon": {"backbone": 1e-3, "aspp": 1e-5}, "padding": "same"}
-    assert model.expects == expected
+    assert model.preprocessing == expected
     out = tmp_path / "converted.pth"
     assert weights_command.main([str(prefix), *MOBILENET, "--width", "0.25", "--out", str(out)]) == 0
     assert "0 missing" in capsys.readouterr().out
@@ -239,12 +239,12 @@ def test_what_weights_expect_is_set_and_saved(tf_checkpoint, tmp_path, capsys):
     assert {name: state[name] for name in expected} == expected
     again = build_model("mobilenet", 3, head="lite", width=0.25)
     load_weights(again, out)
-    assert again.expects == expected
+    assert again.preprocessing == expected
     image = torch.randn(1, 3, 64, 64)
     assert torch.equal(again.eval()(image), model.eval()(image))
     load_weights(again, torchvision_mobilenet(width=0.25), prefix="backbone.")
-    assert again.expects["mean"] == before["mean"] and again.expects["padding"] == "symmetric"
-    assert again.expects["epsilon"] == before["epsilon"]
+    assert again.preprocessing["mean"] == before["mean"] and again.preprocessing["padding"] == "symmetric"
+    assert again.preprocessing["epsilon"] == before["epsilon"]
 
 
 def torchvision_mobilenet(width: float) -> dict:

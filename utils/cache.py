@@ -1,15 +1,16 @@
 """Results that take long, kept outside the data folders and computed once, however many processes ask."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from errors import UserError
-from utils.distributed import say
-from utils.files import write_atomically
+from filelock import FileLock
+
+from utils.distributed import print_main
+from utils.errors import UserError, writing
+from utils.run.files import write_atomically
 
 
 def cache_folder() -> Path:
@@ -28,7 +29,7 @@ def cached(name: str, compute: Callable[[], object]) -> object:
         try:
             lock.enter_context(locked(path, fix="set DEEPLAB_CACHE to another folder"))
         except UserError as error:
-            say(f"note: {error}; until then what takes long is computed at each start")
+            print_main(f"note: {error}; until then what takes long is computed at each start")
             return json.loads(json.dumps(compute()))
         if path.is_file():
             return json.loads(path.read_text())
@@ -36,21 +37,21 @@ def cached(name: str, compute: Callable[[], object]) -> object:
         try:
             write_atomically(path, text.encode())
         except OSError as error:
-            say(f"note: {path} cannot be written ({error.strerror}): it is computed again next time")
+            print_main(f"note: {path} cannot be written ({error.strerror}): it is computed again next time")
         return json.loads(text)
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, fix: str) -> Iterator[None]:
-    """One process at a time for the block, by a lock file beside `path`, whose folder is made.
+    """One process at a time in the block, by a lock file beside `path`, whose folder is made.
 
     Raises UserError with `fix` where that folder cannot be written.
     """
-    try:
+    with writing(path.parent, fix):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_name(f"{path.name}.lock"), "w")  # noqa: SIM115  closed by the block below
-    except OSError as error:
-        raise UserError(f"cannot write into {path.parent} ({error.strerror}): {fix}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = FileLock(path.with_name(f"{path.name}.lock"))
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

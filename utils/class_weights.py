@@ -7,8 +7,8 @@ from typing import Protocol
 
 from PIL import Image
 
-from errors import BrokenPicture
 from utils.cache import cached
+from utils.errors import BrokenImage
 from utils.progress import progress
 
 
@@ -22,10 +22,10 @@ class Labels(Protocol):
 
 
 def class_weights(labels: Labels, *, skip_broken: bool = False) -> list[float]:
-    """1 / ln(1.02 + the class's share of the labelled pixels) a class (ENet, arXiv 1606.02147, section 5.2).
+    """1 / ln(1.02 + the class's share of the labeled pixels) a class (ENet, arXiv 1606.02147, section 5.2).
 
     Counted once for a given content of the labels: no crop, no padding, no dependence on any other option.
-    `skip_broken` leaves out labels that cannot be decoded, which else raise BrokenPicture.
+    `skip_broken` leaves out labels that cannot be decoded, which else raise BrokenImage.
     """
     digest = hashlib.sha256(f"{len(labels.classes)} classes".encode())
     for index in range(len(labels)):
@@ -36,13 +36,13 @@ def class_weights(labels: Labels, *, skip_broken: bool = False) -> list[float]:
 
 
 def count_pixels(labels: Labels, skip_broken: bool) -> list[int]:
-    """Labelled pixels of each class over the whole set."""
+    """Labeled pixels of each class over the whole set."""
     counts = [0] * len(labels.classes)
     with progress("counting pixels a class (once)", 0, len(labels), iterable=range(len(labels)), unit="label") as bar:
         for index in bar:
             try:
                 histogram = labels.open_label(index).histogram()
-            except BrokenPicture:
+            except BrokenImage:
                 if not skip_broken:
                     raise
                 continue

@@ -11,11 +11,11 @@ from urllib.parse import urlparse
 
 import torch
 
-from errors import UserError
 from utils.cache import locked
-from utils.distributed import say
-from utils.files import write_atomically
+from utils.distributed import print_main
+from utils.errors import UserError
 from utils.progress import progress
+from utils.run.files import write_atomically
 
 ATTEMPTS = 5
 TIMEOUT = 30  # seconds without a byte
@@ -43,7 +43,7 @@ def fetch(url: str) -> Path:
 
 def download(url: str, target: Path) -> None:
     part = target.with_name(f"{target.name}.part")
-    say(f"downloading {url} to {target}")
+    print_main(f"downloading {url} to {target}")
     for attempt in range(1, ATTEMPTS + 1):
         try:
             read_on(url, part)

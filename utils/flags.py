@@ -1,17 +1,67 @@
-"""How flags are read: a mistake is one line; numbers within bounds, one side of a picture or two."""
+"""How the commands read flags and end: types with bounds, one line for a mistake, the exit status."""
 
 import argparse
-from collections.abc import Callable
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from errors import UserError
+from utils.errors import RunFailed, UserError
+
+# Parameters whose flag has another name; every other flag is --name-of-the-parameter
+FLAGS = {"output_stride": "--out-stride", "root": "--data-root", "window": "--crop-size", "decay": "--ema"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as all other bad input is told."""
+    """Reports a mistake in one line, as every other bad input."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+class DefaultsFormatter(argparse.HelpFormatter):
+    """Adds the default of a flag that has one and whose help does not give it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        has_none = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        if has_none or "(default" in action.help:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, set[str]]:
+    """The flags, and the names of those that stand on the command line."""
+    unset = object()
+    names = [action.dest for action in parser._actions if argparse.SUPPRESS not in (action.dest, action.default)]
+    args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, unset)))
+    given = {name for name in names if getattr(args, name) is not unset}
+    for name in set(names) - given:
+        setattr(args, name, parser.get_default(name))
+    return args, given
+
+
+def flag(parameter: str) -> str:
+    """The flag of a parameter: `batch_size` -> --batch-size."""
+    return FLAGS.get(parameter, f"--{parameter.replace('_', '-')}")
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """The exit status of a command: 2 and one line for bad input, 1 and one line for a run that cannot continue, 130
+    for Ctrl-C.
+    """
+    rank = os.environ.get("RANK", "0")
+    prefix = "error: " if rank == "0" else f"rank {rank}: error: "
+    try:
+        return command()
+    except UserError as error:
+        line, status = re.sub(r"`(\w+)`", lambda match: flag(match[1]), error.line()), 2
+    except RunFailed as error:
+        line, status = str(error), 1
+    except KeyboardInterrupt:
+        return 130
+    sys.stderr.write(f"{prefix}{line}\n")  # in one write, so that the lines of several processes stay apart
+    return status
 
 
 def positive_int(text: str) -> int:
@@ -30,31 +80,31 @@ def non_negative(text: str) -> float:
     return checked(float, text, lambda value: 0 <= value < float("inf"), "a number, 0 or more")
 
 
-def share_of_one(text: str) -> float:
+def fraction(text: str) -> float:
     return checked(float, text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
-def share_below_one(text: str) -> float:
+def fraction_below_one(text: str) -> float:
     return checked(float, text, lambda value: 0 <= value < 1, "a number from 0 to below 1")
 
 
-def checked(kind: type, text: str, is_good: Callable, wanted: str) -> float:
+def checked(kind: type, text: str, is_valid: Callable, wanted: str) -> float:
     try:
         value = kind(text)
     except ValueError:
         value = None
-    if value is None or not is_good(value):
+    if value is None or not is_valid(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return value
 
 
 def add_size_flag(group, name: str, text: str) -> None:
-    """One side for both, or height and width; `two_sides` makes two of either."""
+    """One side of a square, or height and width; `two_sides` makes two of either."""
     group.add_argument(name, type=positive_int, nargs="+", metavar=("N", "W"), help=text)
 
 
 def two_sides(sides: list[int], name: str) -> list[int]:
     """[height, width] of N, or H W."""
     if len(sides) > 2:
-        raise UserError(f"{name} {' '.join(map(str, sides))}: give N, or H W")
+        raise UserError(f"`{name}` {' '.join(map(str, sides))}: give N, or H W")
     return [sides[0], sides[-1]]

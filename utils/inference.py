@@ -1,4 +1,4 @@
-"""From a uint8 picture to class scores of its own size: whole or by windows, at one scale or several, with flips."""
+"""From a uint8 image to class scores of its own size: whole or by windows, at one scale or several, with flips."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from errors import UserError
+from utils.errors import UserError
 from utils.geometry import resize, scaled_side
 
 
-class Normalise:
+class Normalize:
     """uint8 [B, 3, H, W] -> float, with the mean and std (of values in 0..1) that a network's weights expect."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"):
@@ -24,7 +24,7 @@ class Normalise:
 class Predictor:
     """`uint8 [B, 3, H, W] -> scores [B, K, H, W]` of a network, on its device.
 
-    One look at the picture gives logits; several (`scales`, `flip`) give the mean of their softmax, as the paper
+    One look at the image gives logits; several (`scales`, `flip`) give the mean of their softmax, as the paper
     averages. `window` (height, width) and `stride` (down, across) cut each look into overlapping windows, whose logits
     are averaged; None takes it whole.
     """
@@ -40,12 +40,12 @@ class Predictor:
         stride: tuple[int, int] | None = None,
     ):
         self.model, self.device = model.eval(), device
-        self.normalise = Normalise(model.mean, model.std, device)
+        self.normalize = Normalize(model.mean, model.std, device)
         self.scales, self.flip, self.window, self.stride = tuple(scales), flip, window, stride
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        image = self.normalise(image.to(self.device, non_blocking=True))
+        image = self.normalize(image.to(self.device, non_blocking=True))
         if self.is_plain:
             return self.logits(image)
         looks = [(scale, is_flipped) for scale in self.scales for is_flipped in (False, True)[: 1 + self.flip]]
@@ -57,7 +57,7 @@ class Predictor:
 
     @property
     def is_plain(self) -> bool:
-        """One look at the picture as it is: the scores are logits."""
+        """One look at the image as it is: the scores are logits."""
         return self.scales == (1.0,) and not self.flip
 
     def probabilities(self, image: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Predictor:
         return self(image).softmax(1) if self.is_plain else self(image)
 
     def look(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
-        """Logits of the picture's own size from the picture at `scale`, mirrored or not."""
+        """Logits of the image's own size from the image at `scale`, mirrored or not."""
         size = image.shape[-2:]
         if scale != 1:
             image = resize(image, tuple(scaled_side(side, scale) for side in size))
@@ -85,23 +85,23 @@ def default_stride(window: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(1, side * 2 // 3) for side in window)
 
 
-def require_no_gaps(stride: Sequence[int], window: Sequence[int], name: str) -> None:
+def require_no_gaps(stride: Sequence[int], window: Sequence[int]) -> None:
     """Raise UserError where windows (height, width) that are `stride` (down, across) apart leave out pixels."""
     if any(step > side for step, side in zip(stride, window, strict=True)):
         raise UserError(
-            f"{name} {stride[0]} {stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: lower it"
+            f"`stride` {stride[0]} {stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: lower it"
         )
 
 
 def whole_image_logits(model: Callable[[Tensor], Tensor], image: Tensor, *, output_stride: int) -> Tensor:
-    """Normalised [B, 3, H, W] -> logits [B, K, H, W] in one forward pass.
+    """Normalized [B, 3, H, W] -> logits [B, K, H, W] in one forward pass.
 
-    The picture is padded right and bottom with the mean colour to k * output_stride + 1, where the geometry of
+    The image is padded right and bottom with the mean color to k * output_stride + 1, where the geometry of
     `align_corners=True` is exact, and the logits are cut back.
     """
     height, width = image.shape[-2:]
     padding = [-(side - 1) % output_stride for side in (height, width)]
-    # After normalisation the mean colour is 0
+    # After normalization the mean color is 0
     padded = F.pad(image, (0, padding[1], 0, padding[0]))
     return model(padded)[..., :height, :width]
 
@@ -114,9 +114,9 @@ def sliding_window_logits(
     stride: tuple[int, int],
     output_stride: int,
 ) -> Tensor:
-    """Normalised [B, 3, H, W] -> logits [B, K, H, W]: the mean over all windows that see a pixel.
+    """Normalized [B, 3, H, W] -> logits [B, K, H, W]: the mean over all windows that see a pixel.
 
-    The last window of a row or column is moved back to end with the picture. A window as large as the picture is one
+    The last window of a row or column is moved back to end with the image. A window as large as the image is one
     forward pass over the whole.
     """
     total, height, width = None, *image.shape[-2:]

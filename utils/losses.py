@@ -1,19 +1,20 @@
-"""Losses a pixel. Each gives a sum and what to divide it by, so that parts of a batch add up to the whole exactly."""
+"""Losses per pixel. Each gives a sum and its divisor, so that micro-batches add up to the whole batch exactly."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from errors import UserError
+from utils.errors import UserError
 
-LOSSES = ("ce", "focal", "ohem")
 IGNORE_INDEX = 255
 
 
 class CrossEntropy(nn.Module):
-    """`logits [B, K, H, W], label int64 [B, H, W] -> (sum over labelled pixels, their count or sum of weights)`
+    """`logits [B, K, H, W], label int64 [B, H, W] -> (sum over labeled pixels, their count or sum of weights)`
 
-    Both are scalars; nothing labelled gives (0, 0). `class_weights [K]` multiply each pixel's loss and its count.
+    Both are scalars; nothing labeled gives (0, 0). `class_weights [K]` multiply each pixel's loss and its count.
     """
 
     def __init__(self, class_weights: Tensor | None = None):
@@ -35,13 +36,13 @@ class CrossEntropy(nn.Module):
 
     def pixel_weights(self, label: Tensor) -> Tensor:
         """[B, H, W], 0 where ignored."""
-        is_labelled = label != IGNORE_INDEX
+        is_labeled = label != IGNORE_INDEX
         if self.class_weights is None:
-            return is_labelled.float()
-        return self.class_weights[label.where(is_labelled, 0)] * is_labelled
+            return is_labeled.float()
+        return self.class_weights[label.where(is_labeled, 0)] * is_labeled
 
 
-class Focal(CrossEntropy):
+class FocalLoss(CrossEntropy):
     """(1 - p)^gamma times the cross-entropy of each pixel (Lin et al., arXiv 1708.02002, equation 4)."""
 
     def __init__(self, class_weights: Tensor | None = None, *, gamma: float = 2.0):
@@ -54,36 +55,46 @@ class Focal(CrossEntropy):
         return (-torch.expm1(-losses)).clamp_min(1e-12) ** self.gamma * losses
 
 
-class HardPixels(CrossEntropy):
-    """Only the hardest `fraction` of each picture's labelled pixels (TF DeepLab's hard example mining)."""
+class OHEMLoss(CrossEntropy):
+    """Only the hardest `fraction` of each image's labeled pixels (TF DeepLab's hard example mining)."""
 
     def __init__(self, class_weights: Tensor | None = None, *, fraction: float = 0.25):
         super().__init__(class_weights)
         if not 0 < fraction <= 1:
-            raise UserError(f"--ohem-fraction {fraction}: give a number above 0 and at most 1")
+            raise UserError(f"`ohem_fraction` {fraction}: give a number above 0 and at most 1")
         self.fraction = fraction
 
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         losses = self.pixel_losses(logits, label)
         weights = self.pixel_weights(label)
         total, weight = logits.sum() * 0, weights.sum() * 0
-        for picture_losses, picture_weights, picture_label in zip(losses * weights, weights, label, strict=True):
-            is_labelled = picture_label != IGNORE_INDEX
-            count = int(is_labelled.sum())
+        for image_losses, image_weights, image_label in zip(losses * weights, weights, label, strict=True):
+            is_labeled = image_label != IGNORE_INDEX
+            count = int(is_labeled.sum())
             if count:
-                hardest = picture_losses[is_labelled].topk(max(1, round(self.fraction * count)))
+                hardest = image_losses[is_labeled].topk(max(1, round(self.fraction * count)))
                 total = total + hardest.values.sum()
-                weight = weight + picture_weights[is_labelled][hardest.indices].sum()
+                weight = weight + image_weights[is_labeled][hardest.indices].sum()
         return total, weight
 
 
+Builder = Callable[[Tensor | None, float, float], CrossEntropy]  # of class weights, focal gamma, OHEM fraction
+LOSSES: dict[str, Builder] = {
+    "ce": lambda weights, gamma, fraction: CrossEntropy(weights),
+    "focal": lambda weights, gamma, fraction: FocalLoss(weights, gamma=gamma),
+    "ohem": lambda weights, gamma, fraction: OHEMLoss(weights, fraction=fraction),
+}
+
+
 def build_loss(
-    kind: str, *, class_weights: Tensor | None = None, focal_gamma: float = 2.0, ohem_fraction: float = 0.25
+    kind: str,
+    *,
+    class_weights: Sequence[float] | Tensor | None = None,
+    focal_gamma: float = 2.0,
+    ohem_fraction: float = 0.25,
 ) -> CrossEntropy:
-    if kind == "ce":
-        return CrossEntropy(class_weights)
-    if kind == "focal":
-        return Focal(class_weights, gamma=focal_gamma)
-    if kind == "ohem":
-        return HardPixels(class_weights, fraction=ohem_fraction)
-    raise UserError(f"unknown loss {kind!r}: choose one of {', '.join(LOSSES)}")
+    """The loss named `kind`. Raises UserError for an unknown name."""
+    if kind not in LOSSES:
+        raise UserError(f"unknown loss {kind!r}: choose one of {', '.join(LOSSES)}")
+    weights = None if class_weights is None else torch.as_tensor(class_weights)
+    return LOSSES[kind](weights, focal_gamma, ohem_fraction)

@@ -1,19 +1,31 @@
 """Learning rate as a pure function of the step."""
 
+import functools
 import math
+from collections.abc import Callable
 
-from errors import UserError
+from utils.errors import UserError
 
 SCHEDULES = ("poly", "step", "cos")
 
 
-def rate_factor(
+def build_schedule(
+    schedule: str, *, epochs: int, steps_per_epoch: int, warmup_steps: int, step_epochs: int
+) -> Callable[[int], float]:
+    """`lr_factor` as a function of the step alone; `step_epochs` is the interval of the step schedule."""
+    return functools.partial(
+        lr_factor, schedule=schedule, total_steps=epochs * steps_per_epoch, warmup_steps=warmup_steps,
+        step_size=step_epochs * steps_per_epoch,
+    )  # fmt: skip
+
+
+def lr_factor(
     step: int, *, schedule: str, total_steps: int, warmup_steps: int = 0, power: float = 0.9, step_size: int = 1
 ) -> float:
-    """What to multiply the initial rate with at `step` (from 0) of `total_steps`.
+    """The factor of the initial learning rate at `step` (from 0) of `total_steps`.
 
-    poly: (1 - step / total) ** power (0.9: DeepLabV2); step: a tenth every `step_size` steps; cos: half a cosine. The
-    first `warmup_steps` steps rise linearly on top.
+    poly: (1 - step / total) ** power (0.9: DeepLabV2); step: divided by 10 every `step_size` steps; cos: half a cosine
+    from 1 to 0. Over the first `warmup_steps` steps a linear rise is multiplied in.
     """
     done = min(step / total_steps, 1.0)
     if schedule == "poly":

@@ -4,10 +4,24 @@ import torch
 from torch import nn
 
 
+def build_sgd(
+    model: nn.Module,
+    backbone: nn.Module,
+    *,
+    lr: float,
+    head_lr_factor: float,
+    weight_decay: float,
+    momentum: float,
+    nesterov: bool,
+) -> torch.optim.SGD:
+    groups = parameter_groups(model, backbone, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
 def parameter_groups(
-    model: nn.Module, backbone: nn.Module, *, lr: float, head_factor: float, weight_decay: float
+    model: nn.Module, backbone: nn.Module, *, lr: float, head_lr_factor: float, weight_decay: float
 ) -> list[dict]:
-    """Backbone at `lr`, the rest at `lr * head_factor`; norms, biases and depthwise weights without weight decay."""
+    """Backbone at `lr`, the rest at `lr * head_lr_factor`; norms, biases and depthwise weights without weight decay."""
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for layer in model.modules():
@@ -19,8 +33,8 @@ def parameter_groups(
         {
             "params": parameters,
             "name": f"{'backbone' if backbone_side else 'head'}{'' if decayed else ', no decay'}",
-            "lr": lr if backbone_side else lr * head_factor,
-            "base_lr": lr if backbone_side else lr * head_factor,
+            "lr": lr if backbone_side else lr * head_lr_factor,
+            "base_lr": lr if backbone_side else lr * head_lr_factor,
             "weight_decay": weight_decay if decayed else 0.0,
         }
         for (backbone_side, decayed), parameters in groups.items()
@@ -33,7 +47,7 @@ def is_decayed(layer: nn.Module, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not is_depthwise
 
 
-def restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Momentum from a checkpoint, with the rates, decay and momentum factor that `optimizer` was built with."""
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)

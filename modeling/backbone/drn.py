@@ -3,9 +3,12 @@
 The network is defined at stride 8. At stride 16 layer5 takes stride 2, and the rates from there on halve.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from modeling.backbone.spec import BackboneSpec
 from modeling.layers import dilate, initialize
 
 # block, numbers of units in layer3..6 (layers 1, 2, 7 and 8 are one plain convolution each)
@@ -73,3 +76,20 @@ def make_layer(
         if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
             dilate(conv, rate)
     return nn.Sequential(*units)
+
+
+FILES = {
+    "drn": (54, "drn_d_54-0e0534ff"),
+    "drn22": (22, "drn_d_22-4bd2f8ea"),
+    "drn38": (38, "drn_d_38-eebb45f0"),
+    "drn105": (105, "drn_d_105-12b40979"),
+}
+BACKBONES = {
+    name: BackboneSpec(
+        build=partial(DRN, depth),
+        output_strides=(8, 16),
+        default_output_stride=8,
+        imagenet=f"http://dl.yf.io/drn/{file}.pth",
+    )
+    for name, (depth, file) in FILES.items()
+}

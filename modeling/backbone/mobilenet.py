@@ -5,10 +5,11 @@ left out, as in the official DeepLab.
 """
 
 from torch import Tensor, nn
-from torchvision.models._utils import _make_divisible
+from torchvision.models import MobileNet_V2_Weights
 from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.ops.misc import Conv2dNormActivation
+from torchvision.ops import Conv2dNormActivation
 
+from modeling.backbone.spec import BackboneSpec
 from modeling.layers import atrous_plan, dilate, initialize
 
 # (expansion, channels, stride) of the 17 blocks: Table 2 of arXiv 1801.04381, a row a block
@@ -21,7 +22,7 @@ BLOCKS = [
     *[(6, 160, 2), (6, 160, 1), (6, 160, 1)],
     *[(6, 320, 1)],
 ]
-TAP = 3  # in `features`: the last block at stride 4
+LOW_LEVEL_BLOCK = 3  # in `features`: the last block at stride 4
 
 
 class MobileNetV2(nn.Module):
@@ -39,21 +40,38 @@ class MobileNetV2(nn.Module):
         plan = atrous_plan([stride for _, _, stride in BLOCKS], output_stride)
         for (expansion, channels, _), (stride, rate) in zip(BLOCKS, plan, strict=True):
             out_channels = max(1, int(channels * width + 0.5))
-            hidden = in_channels if expansion == 1 else _make_divisible(in_channels * expansion, 8)
+            hidden = in_channels if expansion == 1 else round_to_eight(in_channels * expansion)
             block = InvertedResidual(in_channels, out_channels, stride, hidden / in_channels)
             dilate(block.conv[-3][0], rate)  # the depthwise convolution
             units.append(block)
             in_channels = out_channels
         self.features = nn.Sequential(*units)
-        tap = self.features[TAP]
+        tap = self.features[LOW_LEVEL_BLOCK]
         self.low_level_channels = tap.conv[-2].in_channels if wide_tap else tap.out_channels
         self.out_channels = in_channels
         initialize(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        before, tap, after = self.features[:TAP](image), self.features[TAP], self.features[TAP + 1 :]
+        before, tap, after = (
+            self.features[:LOW_LEVEL_BLOCK](image),
+            self.features[LOW_LEVEL_BLOCK],
+            self.features[LOW_LEVEL_BLOCK + 1 :],
+        )
         if not self.wide_tap:
             low_level = tap(before)
             return low_level, after(low_level)
         low_level = tap.conv[:-2](before)  # expanded and filtered, not yet projected
         return low_level, after(before + tap.conv[-2:](low_level))
+
+
+def round_to_eight(channels: int) -> int:
+    """The multiple of 8 nearest to `channels`, but never less than 90% of it (slim's `_make_divisible`)."""
+    rounded = max(8, (channels + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * channels else rounded + 8
+
+
+BACKBONES = {
+    "mobilenet": BackboneSpec(
+        build=MobileNetV2, weight_decay=4e-5, options=("width", "wide_tap"), imagenet=MobileNet_V2_Weights.DEFAULT.url
+    )
+}

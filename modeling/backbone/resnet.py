@@ -3,9 +3,13 @@
 The names are torchvision's, so its ImageNet weights load key for key.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights, ResNet101_Weights
 from torchvision.models.resnet import Bottleneck
 
+from modeling.backbone.spec import BackboneSpec
 from modeling.layers import dilate, initialize
 
 # output stride -> (stride, rate) of layer3 and layer4; the unit that loses its stride takes the new rate at once
@@ -52,3 +56,13 @@ def make_layer(in_channels: int, planes: int, *, stride: int, rates: list[int]) 
     for unit, rate in zip(units, rates, strict=True):
         dilate(unit.conv2, rate)
     return nn.Sequential(*units)
+
+
+BACKBONES = {
+    "resnet": BackboneSpec(
+        build=partial(ResNet, (3, 4, 23, 3)), options=("multi_grid",), imagenet=ResNet101_Weights.DEFAULT.url
+    ),
+    "resnet50": BackboneSpec(
+        build=partial(ResNet, (3, 4, 6, 3)), options=("multi_grid",), imagenet=ResNet50_Weights.DEFAULT.url
+    ),
+}

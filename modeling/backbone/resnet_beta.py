@@ -4,11 +4,14 @@ Three 3x3 convolutions are the stem, and the stride of a block sits in its last 
 first.
 """
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from modeling.backbone.resnet import MULTI_GRID
+from modeling.backbone.spec import BackboneSpec
 from modeling.layers import ConvBNReLU, atrous_plan, dilate, initialize
 
 
@@ -70,3 +73,18 @@ def max_pool_same(features: Tensor) -> Tensor:
     """3x3 at stride 2, padded as TensorFlow's SAME: on even sides right and bottom alone. Zeros: they follow a ReLU."""
     height, width = features.shape[-2:]
     return F.max_pool2d(F.pad(features, (width % 2, 1, height % 2, 1)), 3, 2)
+
+
+MODELS = "http://download.tensorflow.org/models"
+BACKBONES = {
+    "resnet_beta": BackboneSpec(
+        build=partial(ResNetBeta, (3, 4, 23, 3)),
+        options=("multi_grid",),
+        imagenet=f"{MODELS}/resnet_v1_101_2018_05_04.tar.gz",
+    ),
+    "resnet50_beta": BackboneSpec(
+        build=partial(ResNetBeta, (3, 4, 6, 3)),
+        options=("multi_grid",),
+        imagenet=f"{MODELS}/resnet_v1_50_2018_05_04.tar.gz",
+    ),
+}

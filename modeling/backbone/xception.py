@@ -1,8 +1,11 @@
 """Aligned Xception 41, 65 and 71 (DeepLabV3+ section 3.2), graph for graph as the official `core/xception.py`."""
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.backbone.spec import BackboneSpec
 from modeling.layers import ConvBNReLU, SeparableConvBNReLU, atrous_plan, initialize
 
 # (channels, stride) of the entry flow's blocks, number of middle units, block of the low-level tap
@@ -98,3 +101,15 @@ class Xception(nn.Module):
 def make_block(channels: tuple, stride_and_rate: tuple[int, int], *, has_projection: bool) -> XceptionBlock:
     stride, rate = stride_and_rate
     return XceptionBlock(channels, stride=stride, rate=rate, has_projection=has_projection)
+
+
+MODELS = "http://download.tensorflow.org/models"
+ARCHIVES = {
+    "xception": (65, "deeplabv3_xception_2018_01_04"),
+    "xception41": (41, "xception_41_2018_05_09"),
+    "xception71": (71, "xception_71_2018_05_09"),
+}
+BACKBONES = {
+    name: BackboneSpec(build=partial(Xception, depth), weight_decay=4e-5, imagenet=f"{MODELS}/{archive}.tar.gz")
+    for name, (depth, archive) in ARCHIVES.items()
+}

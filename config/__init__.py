@@ -1,0 +1,1 @@
+"""The flags of the commands, their defaults, and how a command ends. It builds nothing."""

@@ -1,0 +1,64 @@
+"""Loaders of uint8 batches `{"image": [B, 3, H, W], "label": [B, H, W], "id": [str] * B}`."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from dataloaders.base import SegmentationDataset
+from dataloaders.datasets import EvalDataset, TrainDataset
+from dataloaders.sampler import ResumableBatchSampler
+from dataloaders.transforms import RandomScaleCrop, whole_image
+from utils.run.worker_signals import ignore_signals_in_worker
+
+
+def train_loader(
+    dataset: SegmentationDataset,
+    *,
+    crop_size: tuple[int, int],
+    base_size: int | None,
+    mean: Sequence[float],
+    batch_size: int,
+    accumulate: int,
+    seed: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    pin_memory: bool,
+    skip_broken: bool,
+) -> DataLoader:
+    """Random crops in the micro-batches of `ResumableBatchSampler`. `mean` (RGB, 0..1) is the color of padding."""
+    sampler = ResumableBatchSampler(
+        len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, accumulate=accumulate
+    )
+    fill = tuple(round(255 * value) for value in mean)
+    crop = RandomScaleCrop(crop_size, fill=fill, base_size=base_size)
+    return DataLoader(
+        TrainDataset(dataset, crop, seed=seed, skip_broken=skip_broken),
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=init_worker,
+    )
+
+
+def eval_loader(
+    dataset: SegmentationDataset,
+    *,
+    workers: int,
+    pin_memory: bool,
+    rank: int = 0,
+    world_size: int = 1,
+    transform: Callable = whole_image,
+    skip_broken: bool = False,
+) -> DataLoader:
+    """One image a batch, since sizes differ. Each process gets every `world_size`-th one: none twice, no padding."""
+    samples = EvalDataset(dataset, transform, skip_broken=skip_broken)
+    mine = Subset(samples, range(rank, len(dataset), world_size))
+    return DataLoader(mine, num_workers=workers, pin_memory=pin_memory, worker_init_fn=init_worker)
+
+
+def init_worker(_worker: int) -> None:
+    ignore_signals_in_worker()
+    torch.set_num_threads(1)

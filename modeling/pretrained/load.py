@@ -1,0 +1,175 @@
+"""Weights from elsewhere into a network, with a report of what went where.
+
+Reads our checkpoints, torchvision's ResNet and MobileNetV2, DRN, TensorFlow's DeepLab and its ImageNet backbones, and
+jfzhang95's ResNet and DRN: see docs/weights.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from modeling.deeplab import DeepLab, set_epsilon
+from modeling.layers import pad_strided_convolutions
+from modeling.pretrained import zoo
+from modeling.pretrained.names import Weights, translate
+from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
+from utils.distributed import print_main
+from utils.errors import UserError
+from utils.run.checkpoint import is_mapping, read_checkpoint
+
+PREPROCESSING = ("mean", "std", "epsilon", "padding")
+CLASSIFIER_NAMES = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
+ARRAYS = Tensor | np.ndarray | np.generic
+Source = str | Path | Mapping
+
+
+@dataclass
+class WeightsReport:
+    """`format` of the source, and names: `loaded` into the network, `missing` from the source, `unexpected` in it,
+    `mismatched` in shape.
+    """
+
+    format: str
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[str]
+
+    def __str__(self) -> str:
+        names = ("loaded", "missing", "unexpected", "mismatched")
+        return f"{self.format} weights: " + ", ".join(f"{len(getattr(self, name))} {name}" for name in names)
+
+    def faults(self, prefix: str = "") -> list[str]:
+        """What keeps the entries below `prefix` from being wholly those of the network."""
+        return [name for name in self.missing + self.mismatched + self.unexpected if name.startswith(prefix)]
+
+    def require(self, what: str, source: object, fix: str, prefix: str = "") -> None:
+        """Raise UserError unless all entries below `prefix` (`what`) were filled and none was left over."""
+        if faults := self.faults(prefix):
+            examples = ", ".join(faults[:3]) + (", ..." if len(faults) > 3 else "")
+            raise UserError(f"{source} does not fill the {what} ({self}; such as {examples}): {fix}")
+
+
+def load_weights(
+    model: nn.Module, source: Source, *, prefix: str = "", content: Mapping | None = None
+) -> WeightsReport:
+    """Copy into `model`, a DeepLab or a backbone alone, every entry of `source` whose name and shape it has, and set
+    the preprocessing of these weights: epsilon, padding, mean and std, in place.
+
+    `source`: a file, a TensorFlow checkpoint's prefix or folder, or a mapping of names to tensors or arrays (also a
+    whole checkpoint of ours; its averaged weights are taken where it has them). For a backbone alone, the entries of
+    the head are unexpected. `prefix` ("backbone."): only entries that begin so.
+    `content`: the result of `read_source(source)`, where it was read already.
+    The report names what did not fit; nothing is refused here. Raises UserError for a file without weights.
+    """
+    if content is None:
+        content = source if isinstance(source, Mapping) else read_source(source)
+    weights = translate_weights(content, source)
+    above = "" if isinstance(model, DeepLab) else "backbone."
+    own = {above + name: value for name, value in model.state_dict().items() if (above + name).startswith(prefix)}
+    entries = {name: value for name, value in weights.entries.items() if name.startswith(prefix)}
+    shared = [name for name in own if name in entries]
+    report = WeightsReport(
+        format=weights.format,
+        loaded=[name for name in shared if own[name].shape == entries[name].shape],
+        missing=[name for name in own if name not in entries and not name.endswith("num_batches_tracked")],
+        unexpected=[name for name in entries if name not in own],
+        mismatched=[name for name in shared if own[name].shape != entries[name].shape],
+    )
+    model.load_state_dict({name.removeprefix(above): entries[name] for name in report.loaded}, strict=False)
+    set_preprocessing(model, weights.preprocessing, prefix)
+    return report
+
+
+def translate_weights(content: Mapping, source: Source) -> Weights:
+    """The entries of `content` under our names, with their preprocessing. Raises UserError for graphs unlike ours."""
+    try:
+        weights = translate(state_of(content))
+    except UserError as error:
+        raise error if isinstance(source, Mapping) else UserError(f"{source}: {error}") from error
+    return weights._replace(preprocessing=weights.preprocessing | preprocessing_of(content))
+
+
+def set_preprocessing(model: nn.Module, preprocessing: Mapping, prefix: str) -> None:
+    """Set all of it in a DeepLab, epsilon only in the part that `prefix` names; in a backbone what concerns one."""
+    epsilon = preprocessing.get("epsilon", {})
+    if prefix and epsilon:
+        epsilon = {prefix.removesuffix("."): epsilon[prefix.removesuffix(".")]}
+    if isinstance(model, DeepLab):
+        model.configure(**{**preprocessing, "epsilon": epsilon})
+        return
+    if "backbone" in epsilon:
+        set_epsilon(model, epsilon["backbone"])
+    if "padding" in preprocessing:
+        pad_strided_convolutions(model, preprocessing["padding"])
+
+
+def read_source(source: str | Path) -> Mapping:
+    """The content of a PyTorch file, or the variables of a TensorFlow checkpoint."""
+    path = Path(source).expanduser()
+    if prefix := find_prefix(path):
+        return read_tf_checkpoint(prefix)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder without a TensorFlow checkpoint (*.index): name a file of weights")
+    content = read_checkpoint(path)
+    try:
+        state_of(content)
+    except UserError as error:
+        raise UserError(f"{path} has {error}") from None
+    return content
+
+
+def state_of(content: Mapping) -> Mapping:
+    """The names and tensors in a file's content: averaged ones before trained ones before the content itself.
+
+    Raises UserError where there are none.
+    """
+    state = content.get("ema_state_dict", content.get("state_dict", content))
+    if not is_mapping(state) or not state or not all(isinstance(value, ARRAYS) for value in state.values()):
+        raise UserError("no weights in it: give names with tensors or arrays")
+    return state
+
+
+def number_of_classes(content: Mapping) -> int | None:
+    """How many classes the weights tell apart; None for a backbone alone."""
+    state = state_of(content)
+    name = next((name for name in CLASSIFIER_NAMES if name in state), None)
+    return None if name is None else state[name].shape[-1 if "/" in name else 0]
+
+
+def load_backbone_weights(model: DeepLab, backbone: str, source: str, *, is_partial: bool = False) -> None:
+    """Fill the backbone from `source`: imagenet, a name in the zoo, or a file of a backbone or a whole network.
+
+    Raises UserError where it is not wholly filled, unless `is_partial`.
+    """
+    place = zoo.backbone_weights(source, backbone) or source
+    report = load_weights(model, place, prefix="backbone.")
+    print_main(f"backbone weights {source}: {report}")
+    fix = "give weights of this very network, --partial-weights to take what fits, or --backbone-weights none"
+    if not is_partial:
+        report.require(f"{backbone} backbone", source, fix, "backbone.")
+
+
+def load_initial_weights(model: DeepLab, weights: Mapping, source: str, *, is_partial: bool = False) -> None:
+    """Fill the whole network from `weights`, the content of `source`, to train on; prints the report.
+
+    The classifier alone may keep its fresh weights, where the classes differ. Raises UserError where anything else is
+    not filled, unless `is_partial`.
+    """
+    report = load_weights(model, source, content=weights)
+    kept = report.missing + report.mismatched
+    print_main(f"weights of {source}: {report}; left as they were: {', '.join(kept[:3]) or 'none'}")
+    lost = [name for name in report.faults() if "classifier" not in name]
+    if lost and not is_partial:
+        raise UserError(
+            f"{source} does not fit the network of the flags ({lost[0]}; {report}): give the backbone, head and "
+            "options it was trained with, or `partial_weights` to take what fits"
+        )
+
+
+def preprocessing_of(content: Mapping) -> dict:
+    """The arguments of `DeepLab.configure` that a checkpoint of ours holds."""
+    return {name: content[name] for name in PREPROCESSING if name in content}

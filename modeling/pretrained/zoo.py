@@ -1,0 +1,80 @@
+"""Weights by name: published addresses. The segmentation networks and their scores are listed in docs/weights.md."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from modeling.architecture import Architecture
+from modeling.backbone import BACKBONES
+from utils.download import fetch, unpack
+from utils.errors import UserError
+
+MODELS = "http://download.tensorflow.org/models"
+
+# Backbones beyond ImageNet's own: MobileNetV2 trained by TensorFlow; Xception-65 pretrained on COCO after ImageNet
+BACKBONE_WEIGHTS = {
+    "mobilenet_v2_imagenet": "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_1.0_224.tgz",
+    "xception_65_imagenet_coco": f"{MODELS}/xception_65_coco_pretrained_2018_10_02.tar.gz",
+}
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released segmentation network: the address of its weights, and what to build for them."""
+
+    url: str
+    architecture: Architecture
+
+
+def google(archive: str, num_classes: int, backbone: str, head: str, **options) -> Released:
+    architecture = Architecture(backbone=backbone, num_classes=num_classes, head=head, **options)
+    return Released(f"{MODELS}/{archive}.tar.gz", architecture)
+
+
+# Google's model zoo (tensorflow/models, research/deeplab/g3doc/model_zoo.md), under its names
+SEGMENTATION = {
+    "mobilenetv2_dm05_coco_voc_trainaug": google(
+        "deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01", 21, "mobilenet", "lite", width=0.5
+    ),
+    "mobilenetv2_dm05_coco_voc_trainval": google(
+        "deeplabv3_mnv2_dm05_pascal_trainval_2018_10_01", 21, "mobilenet", "lite", width=0.5
+    ),
+    "mobilenetv2_coco_voc_trainaug": google("deeplabv3_mnv2_pascal_train_aug_2018_01_29", 21, "mobilenet", "lite"),
+    "mobilenetv2_coco_voc_trainval": google("deeplabv3_mnv2_pascal_trainval_2018_01_29", 21, "mobilenet", "lite"),
+    "xception65_coco_voc_trainaug": google("deeplabv3_pascal_train_aug_2018_01_04", 21, "xception", "separable"),
+    "xception65_coco_voc_trainval": google("deeplabv3_pascal_trainval_2018_01_04", 21, "xception", "separable"),
+    "mobilenetv2_coco_cityscapes_trainfine": google(
+        "deeplabv3_mnv2_cityscapes_train_2018_02_05", 19, "mobilenet", "lite"
+    ),
+    "xception65_cityscapes_trainfine": google("deeplabv3_cityscapes_train_2018_02_06", 19, "xception", "separable"),
+    "mobilenetv2_ade20k_train": google(
+        "deeplabv3_mnv2_ade20k_train_2018_12_03", 151, "mobilenet", "lite-decoder", wide_tap=True
+    ),
+    "xception65_ade20k_train": google("deeplabv3_xception_ade20k_train_2018_05_29", 151, "xception", "separable"),
+}
+CHECKPOINT_FILE = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
+
+
+def backbone_weights(name: str, backbone: str) -> Path | None:
+    """The file or folder of the weights `name` for `backbone`; None for a name that is not in this table (a file).
+
+    Raises UserError where there are no such weights, or they cannot be had.
+    """
+    if name == "imagenet":
+        url = BACKBONES[backbone].imagenet
+        if url is None:
+            raise UserError(f"`backbone_weights` imagenet: there are none for {backbone}: give none, or a file")
+        return get(url)
+    return get(BACKBONE_WEIGHTS[name]) if name in BACKBONE_WEIGHTS else None
+
+
+def released(name: str) -> Released:
+    if name not in SEGMENTATION:
+        raise UserError(f"`weights_from` {name}: unknown; choose one of {', '.join(SEGMENTATION)}")
+    return SEGMENTATION[name]
+
+
+def get(url: str) -> Path:
+    """The downloaded file, or the folder of a downloaded archive's checkpoint."""
+    path = fetch(url)
+    return unpack(path, CHECKPOINT_FILE) if path.name.endswith((".tar.gz", ".tgz")) else path

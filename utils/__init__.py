@@ -1,0 +1,1 @@
+"""What is not a network, a dataset or a command: losses, optimizer, inference, scoring, files of a run."""

@@ -1,0 +1,91 @@
+"""One process or many: torchrun's environment is the only launcher, and without it all of this does nothing."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from utils.distributed import rendezvous
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Joined for the block where torchrun started several processes: NCCL on GPUs, else gloo."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    store, rank, world = rendezvous.join()
+    backend = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+    dist.init_process_group(**backend, store=store, rank=rank, world_size=world)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main_process() -> bool:
+    return rank() == 0
+
+
+def print_main(text: str) -> None:
+    """Print, once however many processes there are."""
+    if is_main_process():
+        print(text, flush=True)
+
+
+def all_reduce(tensor: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast(value: object) -> object:
+    """The first process's value, in every process."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def all_gather(value: object) -> list:
+    """Every process's value, in the order of their ranks."""
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def gather_flat(values: list) -> list:
+    """The values of all processes in one list, in the order of their ranks."""
+    return list(chain.from_iterable(all_gather(values)))
+
+
+def sync_buffers(model: nn.Module) -> None:
+    """The first process's batch-norm statistics in every process, as they are in the checkpoint."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` for training in several processes; itself in one."""
+    if not dist.is_initialized():
+        return model
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)

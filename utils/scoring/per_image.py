@@ -1,0 +1,41 @@
+"""A row of scores for every image."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.distributed import all_gather
+from utils.run.files import write_atomically
+from utils.scoring.metrics import ConfusionMatrix
+
+COLUMNS = ("id", "miou", "accuracy", "pixels")
+
+
+class PerImage:
+    """`rows`: id -> (mIoU over the classes in the image's truth or prediction, pixel accuracy, labeled pixels)."""
+
+    def __init__(self, num_classes: int):
+        self.num_classes = num_classes
+        self.rows: dict[str, tuple] = {}
+
+    def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
+        """`prediction` and `label` uint8 [H, W]."""
+        confusion = ConfusionMatrix(self.num_classes)
+        confusion.update(prediction, label)
+        scores = confusion.scores(range(self.num_classes))
+        self.rows[key] = (scores["miou"], scores["pixel_accuracy"], int(confusion.counts.sum()))
+
+    def all_reduce(self, device: torch.device) -> None:
+        self.rows = {key: row for rows in all_gather(self.rows) for key, row in rows.items()}
+
+    def write(self, path: Path, ids: Sequence[str]) -> None:
+        """As CSV in the order of `ids`; nothing where an image has no labeled pixel."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([key, *("" if value is None else value for value in self.rows[key])] for key in ids)
+        write_atomically(path, text.getvalue().encode())

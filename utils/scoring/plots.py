@@ -1,0 +1,47 @@
+"""Curves and matrices as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+DPI = 120
+
+
+def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, whole: float | None) -> None:
+    """mIoU (0..1) against the width of the band in pixels, and that of the whole images as a line."""
+    points = [(int(width), 100 * value) for width, value in miou.items() if value is not None]
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(*zip(*points, strict=True) if points else ([], []), "o-", color="C0", label="within the band")
+    if whole is not None:
+        axes.axhline(100 * whole, color="0.5", linestyle="--", label="whole images")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([int(width) for width in miou], labels=list(miou))
+    axes.minorticks_off()
+    axes.set_xlabel(f"width of the band around {'void' if border == 'void' else 'class'} borders, in pixels")
+    axes.set_ylabel("mIoU, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=DPI)
+
+
+def plot_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:
+    """`counts[truth, prediction]` as the share of each true class, in %."""
+    totals = counts.sum(1, keepdims=True)
+    shares = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    side = max(4, 1.8 + 0.36 * len(classes))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot(title="% of the true class")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(classes)), labels=classes, rotation=90)
+    axes.set_yticks(range(len(classes)), labels=classes)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    if len(classes) <= 40:
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5:
+                color = "white" if share > 55 else "black"
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", size=7, color=color)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")  # names of any length leave no empty strip beside the square

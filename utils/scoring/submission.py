@@ -1,0 +1,29 @@
+"""Predictions as files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from utils.errors import writing
+
+
+class Submission:
+    """Writes each prediction below `folder`, with the name and content that `to_file(id, prediction)` gives."""
+
+    def __init__(self, folder: Path, to_file: Callable[[str, np.ndarray], tuple[Path, Image.Image]]):
+        self.folder, self.to_file = folder, to_file
+
+    def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
+        """`prediction` uint8 [H, W]."""
+        name, image = self.to_file(key, prediction.numpy())
+        path = self.folder / name
+        with writing(path, "give another --save-predictions"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+
+    def all_reduce(self, device: torch.device) -> None:
+        """Every process has written its own."""
