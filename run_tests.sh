@@ -2,7 +2,7 @@
 # Style and the quick tests; with --all the slow ones too. Further arguments go to pytest: bash run_tests.sh -k resume
 set -euo pipefail
 EXTRA_REQUIREMENTS=requirements-dev.txt
-. "$(dirname "$0")/setup.sh"
+. "$(dirname "$0")/scripts/setup.sh"
 cd "$here"
 which=(-m "not slow")
 if [ "${1:-}" = --all ]; then which=(); shift; fi

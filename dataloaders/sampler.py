@@ -22,8 +22,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         self.num_micro_batches = world_size * accumulate
         if batch_size % self.num_micro_batches:
             raise UserError(
-                f"`batch_size` {batch_size} cannot be divided into {world_size} processes x {accumulate} micro-batches: "
-                f"give a multiple of {self.num_micro_batches}"
+                f"`batch_size` {batch_size} cannot be divided into {world_size} processes x {accumulate} "
+                f"micro-batches: give a multiple of {self.num_micro_batches}"
             )
         if size < batch_size:
             raise UserError(f"{size} training images are fewer than `batch_size` {batch_size}: lower it")

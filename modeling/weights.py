@@ -45,9 +45,7 @@ def convert(args: argparse.Namespace) -> int:
     content = read_source(args.source)
     num_classes = args.num_classes or number_of_classes(content)
     if num_classes is None:
-        raise UserError(
-            f"{args.source} holds a backbone alone: give the number of classes of the network, --num-classes"
-        )
+        raise UserError(f"{args.source} holds a backbone alone: give the number of classes, --num-classes")
     architecture = Architecture.from_config(vars(args), num_classes=num_classes)
     model = architecture.build()
     report = load_weights(model, args.source, content=content)

@@ -1,6 +1,6 @@
-# Sourced by the other scripts. Sets PYTHON to one that has the requirements: $PYTHON, .venv, python3, or .venv made now.
+# Sourced by the scripts of the folder above. Sets PYTHON to one that has the requirements: $PYTHON, .venv, python3, or .venv made now.
 # Gives `launch ARGS...`: train.py plainly, or under torchrun with one process for each of several GPUs.
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 needed=("$here/requirements.txt" ${EXTRA_REQUIREMENTS:+"$here/$EXTRA_REQUIREMENTS"})
 
 has_requirements() {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Slurm: training over nodes that is stopped before its time is up, put back into the queue, and goes on where it was.
-# Flags go to train.py:  sbatch --nodes 2 --gpus-per-node 4 slurm_train.sh --dataset pascal --backbone xception
+# Slurm: training over nodes that stops before its time is up, is put back into the queue, and resumes.
+# Submit it from the root of the repository; flags go to train.py:
+#   sbatch --nodes 2 --gpus-per-node 4 scripts/slurm_train.sh --dataset pascal --backbone xception
 #
 #SBATCH --job-name=deeplab
 #SBATCH --nodes=1
@@ -15,10 +16,10 @@
 # 180 seconds before the time is up Slurm sends SIGTERM to every process of the step (no "B:": not to this script):
 # torchrun, its workers, their data workers. torchrun passes it on once more and waits TORCH_ELASTIC_SHUTDOWN_TIMEOUT
 # seconds before it kills; the workers agree on a step, write the checkpoint and exit 143; data workers ignore it.
-# SIGUSR1 writes a checkpoint at any time, and torchrun is deaf to it here (it would end torchrun):
+# SIGUSR1 writes a checkpoint at any time, and torchrun ignores it here (it would end torchrun):
 #   scancel --signal=USR1 JOBID
 set -euo pipefail
-here=${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$0")" && pwd)}  # Slurm runs a copy of this file from elsewhere
+here=${SLURM_SUBMIT_DIR:-$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)}  # Slurm runs a copy of this file
 cd "$here"
 PYTHON=${PYTHON:-python3}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

@@ -46,22 +46,19 @@ class MobileNetV2(nn.Module):
             units.append(block)
             in_channels = out_channels
         self.features = nn.Sequential(*units)
-        tap = self.features[LOW_LEVEL_BLOCK]
-        self.low_level_channels = tap.conv[-2].in_channels if wide_tap else tap.out_channels
+        block = self.features[LOW_LEVEL_BLOCK]
+        self.low_level_channels = block.conv[-2].in_channels if wide_tap else block.out_channels
         self.out_channels = in_channels
         initialize(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        before, tap, after = (
-            self.features[:LOW_LEVEL_BLOCK](image),
-            self.features[LOW_LEVEL_BLOCK],
-            self.features[LOW_LEVEL_BLOCK + 1 :],
-        )
+        features = self.features[:LOW_LEVEL_BLOCK](image)  # [B, 24, H/4, W/4]
+        block, rest = self.features[LOW_LEVEL_BLOCK], self.features[LOW_LEVEL_BLOCK + 1 :]
         if not self.wide_tap:
-            low_level = tap(before)
-            return low_level, after(low_level)
-        low_level = tap.conv[:-2](before)  # expanded and filtered, not yet projected
-        return low_level, after(before + tap.conv[-2:](low_level))
+            low_level = block(features)
+            return low_level, rest(low_level)
+        low_level = block.conv[:-2](features)  # [B, 144, H/4, W/4]: expanded and filtered, not yet projected
+        return low_level, rest(features + block.conv[-2:](low_level))
 
 
 def round_to_eight(channels: int) -> int:

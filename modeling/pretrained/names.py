@@ -47,14 +47,13 @@ def translate(entries: Mapping) -> Weights:
             "and dilates other blocks, that Xception is another graph; neither fits: train from --backbone-weights"
         )
     if "aspp.global_avg_pool.1.weight" in names:
-        return Weights("known implementation", from_jfzhang95(tensors), IMAGENET_INPUT | PYTORCH)
+        return Weights("jfzhang95", from_jfzhang95(tensors), IMAGENET_INPUT | PYTORCH)
     if any(name.startswith("backbone.") for name in names):
         return Weights("own", tensors, {})
     tensors = {f"backbone.{name}": value for name, value in tensors.items()}
     preprocessing = {"epsilon": {"backbone": PYTORCH["epsilon"]["backbone"]}, "padding": PYTORCH["padding"]}
-    return Weights(
-        "DRN" if "backbone.layer0.0.weight" in tensors else "torchvision", tensors, IMAGENET_INPUT | preprocessing
-    )
+    origin = "DRN" if "backbone.layer0.0.weight" in tensors else "torchvision"
+    return Weights(origin, tensors, IMAGENET_INPUT | preprocessing)
 
 
 def to_tensor(value: Tensor | np.ndarray | np.generic) -> Tensor:
