@@ -1,148 +1,117 @@
-"""Through load_weights, our networks compute what published implementations do: shared/parity."""
+"""Through load_weights, our networks compute what published implementations do: see tests/parity/README.md."""
+
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from parity.fill import fill, make_image, read_manifests
+from torch import Tensor, nn
 
 from modeling import build_model
 from modeling.weights import load_weights
 
-OFFICIAL, KNOWN = 1e-5, 1e-4  # of the largest value; of the standard deviation
-MOBILENET = dict(backbone="mobilenet", head="lite", wide_tap=True)  # `low` is the tap of 144 channels
+PARITY = Path(__file__).with_name("parity")
+OFFICIAL, JFZHANG95 = 1e-5, 1e-4  # of the largest value; of the standard deviation
+MOBILENET = {"backbone": "mobilenet", "head": "lite", "wide_tap": True}  # the official `low` has 144 channels
+NETWORKS = {  # name in the manifests: (arguments of build_model, reference outputs)
+    "tf_xception_65": ({"backbone": "xception"}, "os16 os8 os16_even os16_big os8_big"),
+    "tf_xception_41": ({"backbone": "xception41"}, "os16"),
+    "tf_xception_71": ({"backbone": "xception71"}, "os16"),
+    "tf_mobilenet_v2": (MOBILENET, "os16 os8 os16_even os16_loud"),
+    "tf_mobilenet_v2_dm05": (MOBILENET | {"width": 0.5}, "os16 os8 os16_loud"),
+    "tf_mobilenet_v2_decoder": (MOBILENET | {"head": "lite-decoder"}, "os16"),
+    "tf_resnet_v1_101_beta": ({"backbone": "resnet_beta"}, "os16 os8 os16_even"),
+    "tf_resnet_v1_101_beta_mg124": ({"backbone": "resnet_beta", "multi_grid": True}, "os16"),
+    "tf_resnet_v1_101_beta_full": ({"backbone": "resnet_beta", "head": "standard"}, "os16"),
+    "jfzhang95_resnet": ({"backbone": "resnet", "head": "standard", "multi_grid": True}, "os16 os8"),
+    "jfzhang95_drn": ({"backbone": "drn", "head": "standard"}, "os8"),
+}
+manifests = cache(read_manifests)
+
+
+def cases(slow: str) -> list:
+    """Every network with every reference output; slow if the name contains one of the words in `slow`."""
+    pairs = [(network, suffix) for network, (_, suffixes) in NETWORKS.items() for suffix in suffixes.split()]
+    names = [f"{network}_{suffix}" for network, suffix in pairs]
+    marks = [[pytest.mark.slow] if any(word in name for word in slow.split()) else [] for name in names]
+    return [pytest.param(*pair, id=name, marks=mark) for pair, name, mark in zip(pairs, names, marks, strict=True)]
 
 
 @pytest.fixture
-def parity(shared, monkeypatch):
-    """(folder, its fill module, its fill_tf module)."""
+def full_set(shared) -> Path:
+    """The folder of the complete outputs, beside the project."""
     folder = shared / "parity"
     if not folder.is_dir():
-        pytest.skip(f"no reference outputs: {folder} is not there")
-    monkeypatch.syspath_prepend(str(folder))
-    import fill
-    import fill_tf
-
-    return folder, fill, fill_tf
+        pytest.skip(f"no complete reference outputs: {folder} is not there")
+    return folder
 
 
-def outputs(model, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    with torch.no_grad():
-        low, high = model.eval().backbone(image)
-        aspp = model.aspp(high)
-        return {"low": low, "high": high, "aspp": aspp, "logits": model.decoder(aspp, low), "full": model(image)}
+def filled_model(network: str, suffix: str, source: Path | None = None) -> nn.Module:
+    """The network with the weights that its manifest and the fill rule give, or with those of `source`."""
+    stride = 8 if suffix.startswith("os8") else 16
+    model = build_model(num_classes=21, output_stride=stride, **NETWORKS[network][0])
+    report = load_weights(model, source or fill(manifests()[network]))
+    assert (report.format == "TensorFlow") == network.startswith("tf_") and not report.faults(), report
+    return model.eval()
 
 
-def check(record_property, name: str, margins: dict[str, float], limit: float) -> None:
-    """Below the limit; conftest prints the margins at the end of the tests."""
+@torch.no_grad()
+def outputs(model: nn.Module, image: Tensor, is_official: bool) -> dict[str, np.ndarray]:
+    """What the reference outputs hold, by key, from one forward pass over image [1, 3, H, W]."""
+    given = {}
+    for part in (model.backbone, model.aspp, model.decoder):
+        part.register_forward_hook(lambda module, _, output: given.update({module: output}))
+    full = model(image)  # [1, 21, H, W]
+    low, high = given[model.backbone]
+    aspp, logits = given[model.aspp], given[model.decoder]  # of the output stride; before the last resize
+    views = {
+        "low": low[:, ::4, ::4, ::4], "high": high[:, ::8], "aspp": aspp[:, ::8], "aspp_s": aspp[:, ::16, ::2, ::2],
+        "logits": logits if is_official else full[:, :, ::4, ::4], "logits_s4": logits[:, :, ::4, ::4],
+        "logits_full": full[:, :, ::8, ::8],
+    }  # fmt: skip
+    return {key: view.numpy() for key, view in views.items()}
+
+
+def check(model: nn.Module, file: Path, name: str, record_property) -> None:
+    """All outputs in `file` are within the limit; conftest prints the margins at the end of the tests."""
+    with np.load(file) as content:
+        arrays = {key: value for key, value in content.items() if value.ndim}
+        settings = {"gain": 1, "step": 1} | {key: value.item() for key, value in content.items() if not value.ndim}
+    image = settings["gain"] * make_image(settings["h"], settings["w"], settings["seed"])
+    is_official, step = name.startswith("tf_"), settings["step"]
+    limit = OFFICIAL if is_official else JFZHANG95
+    ours, margins = outputs(model, image, is_official), {}
+    for key, expected in arrays.items():
+        error = np.abs(ours[key].ravel()[::step] - expected.ravel()).max()
+        margins[key] = error / (np.abs(expected).max() if is_official else expected.std())
     text = ", ".join(f"{key} {value:.1e}" for key, value in margins.items())
-    record_property("margins", f"{name}: {text} (limit {limit:.0e})")
-    assert margins and max(margins.values()) < limit
+    record_property("margins", f"{name}, {f'1 of {step}' if step > 1 else 'all'} values: {text} (limit {limit:.0e})")
+    assert margins and all(margin < limit for margin in margins.values()), text
 
 
-def compare_official(parity, record_property, variant: str, suffix: str, network: dict, source=None) -> None:
-    folder, fill, fill_tf = parity
-    model = build_model(num_classes=21, **network)
-    report = load_weights(model, source or fill_tf.fill_tf(str(folder / f"manifest_tf_{variant}.json")))
-    assert report.format == "TensorFlow" and not report.faults(), report
-    with np.load(folder / f"reference_tf_{variant}_{suffix}.npz") as reference:
-        gain = float(reference["gain"]) if "gain" in reference else 1.0
-        ours = outputs(model, gain * fill.image(int(reference["h"]), int(reference["w"]), seed=int(reference["seed"])))
-        views = {
-            "low": ours["low"][:, ::4, ::4, ::4], "high": ours["high"][:, ::8], "aspp": ours["aspp"][:, ::8],
-            "aspp_s": ours["aspp"][:, ::16, ::2, ::2], "logits": ours["logits"],
-            "logits_s4": ours["logits"][:, :, ::4, ::4], "logits_full": ours["full"][:, :, ::8, ::8],
-        }  # fmt: skip
-        pairs = {key: (view.numpy(), reference[key]) for key, view in views.items() if key in reference}
-    check(
-        record_property,
-        f"{variant} {suffix}",
-        {k: np.abs(a - b).max() / np.abs(b).max() for k, (a, b) in pairs.items()},
-        OFFICIAL,
-    )
+@pytest.mark.parametrize(("network", "suffix"), cases(slow="os8_big"))
+def test_outputs_are_the_published_ones(network, suffix, record_property):
+    file = PARITY / f"reference_{network}_{suffix}.npz"
+    check(filled_model(network, suffix), file, f"{network} {suffix}", record_property)
 
 
-@pytest.mark.parametrize("suffix", ["os16", "os8", "os16_even", "os16_loud"])
-def test_mobilenet_is_the_official_one(parity, record_property, suffix):
-    network = MOBILENET | {"output_stride": 8 if "os8" in suffix else 16}
-    compare_official(parity, record_property, "mobilenet_v2", suffix, network)
+@pytest.mark.parametrize(("network", "suffix"), cases(slow="xception resnet drn"))
+def test_complete_outputs_are_the_published_ones(full_set, network, suffix, record_property):
+    file = full_set / f"reference_{network.replace('jfzhang95', 'ancestor')}_{suffix}.npz"
+    check(filled_model(network, suffix), file, f"{network} {suffix}", record_property)
 
 
-@pytest.mark.parametrize("suffix", ["os16", "os8", "os16_loud"])
-def test_half_a_mobilenet_from_a_real_tensorflow_checkpoint(parity, record_property, suffix):
-    network = MOBILENET | {"output_stride": 8 if "os8" in suffix else 16, "width": 0.5}
-    compare_official(parity, record_property, "mobilenet_v2_dm05", suffix, network, source=parity[0] / "tf_mnv2_dm05")
+def test_a_real_tensorflow_checkpoint_holds_what_the_rule_says(full_set):
+    """Bit for bit, and the Momentum slots and the step that training left in it are no part of the network."""
+    model = filled_model("tf_mobilenet_v2_dm05", "os16", source=full_set / "tf_mnv2_dm05")
+    expected = filled_model("tf_mobilenet_v2_dm05", "os16")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in expected.state_dict().items())
+    image = make_image(96, 128, seed=13)
+    assert torch.equal(model(image), expected(image))  # epsilon and padding are the same too
 
 
-def test_mobilenet_with_the_decoder(parity, record_property):
-    compare_official(parity, record_property, "mobilenet_v2_decoder", "os16", MOBILENET | {"head": "lite-decoder"})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["os16", "os8", "os16_even", "os16_big", "os8_big"])
-def test_xception_65_is_the_official_one(parity, record_property, suffix):
-    network = {"backbone": "xception", "output_stride": 8 if "os8" in suffix else 16}
-    compare_official(parity, record_property, "xception_65", suffix, network)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [41, 71])
-def test_the_other_xceptions_are_the_official_ones(parity, record_property, depth):
-    compare_official(parity, record_property, f"xception_{depth}", "os16", {"backbone": f"xception{depth}"})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "suffix", "network"),
-    [
-        ("resnet_v1_101_beta", "os16", {}),
-        ("resnet_v1_101_beta", "os16_even", {}),
-        ("resnet_v1_101_beta", "os8", {"output_stride": 8}),
-        ("resnet_v1_101_beta_mg124", "os16", {"multi_grid": True}),
-        ("resnet_v1_101_beta_full", "os16", {"head": "standard"}),
-    ],
-)
-def test_the_papers_resnet_is_the_official_one(parity, record_property, variant, suffix, network):
-    compare_official(parity, record_property, variant, suffix, {"backbone": "resnet_beta"} | network)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "stride", "is_multi_grid"), [("resnet", 16, True), ("resnet", 8, True), ("drn", 8, False)]
-)
-def test_the_known_implementations_networks(parity, record_property, variant, stride, is_multi_grid):
-    folder, fill, _ = parity
-    model = build_model(variant, 21, output_stride=stride, head="standard", multi_grid=is_multi_grid)
-    report = load_weights(
-        model, {"state_dict": fill.fill(str(folder / f"manifest_ancestor_{variant}.json")), "epoch": 1}
-    )
-    assert report.format == "known implementation" and not report.faults()
-    with np.load(folder / f"reference_ancestor_{variant}_os{stride}.npz") as reference:
-        ours = outputs(model, fill.image(int(reference["h"]), int(reference["w"]), seed=int(reference["seed"])))
-        views = {
-            "low": ours["low"][:, ::4, ::4, ::4], "high": ours["high"][:, ::8], "logits": ours["full"][:, :, ::4, ::4]
-        }  # fmt: skip
-        margins = {k: np.abs(view.numpy() - reference[k]).max() / reference[k].std() for k, view in views.items()}
-    check(record_property, f"known {variant} os{stride}", margins, KNOWN)
-
-
-def test_the_known_mobilenet_is_refused(parity):
-    folder, fill, _ = parity
+def test_the_jfzhang95_mobilenet_is_refused():
     with pytest.raises(ValueError, match="MobileNet pads before its expansion"):
-        load_weights(
-            build_model("mobilenet", 21, head="standard"),
-            {"state_dict": fill.fill(str(folder / "manifest_ancestor_mobilenet.json"))},
-        )
-
-
-def test_the_real_checkpoint_holds_what_the_rule_says(parity):
-    """Our reader gives every variable bit for bit, and training's extra ones with their shapes."""
-    import json
-
-    from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
-
-    folder, _, fill_tf = parity
-    variables = read_tf_checkpoint(find_prefix(folder / "tf_mnv2_dm05"))
-    extra = json.loads((folder / "tf_mnv2_dm05/extra_variables.json").read_text())
-    expected = fill_tf.fill_tf(str(folder / "manifest_tf_mobilenet_v2_dm05.json"))
-    assert set(variables) == set(expected) | set(extra)
-    assert all(np.array_equal(variables[name], value) for name, value in expected.items())
-    assert all(list(variables[name].shape) == shape for name, shape in extra.items())
+        load_weights(build_model("mobilenet", 21, head="standard"), fill(manifests()["jfzhang95_mobilenet"]))
