@@ -1,0 +1,95 @@
+"""What a training run writes: checkpoints, log, TensorBoard, the scores of a validation, and lines for the terminal."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from utils.distributed import is_main_process
+from utils.errors import RunFailed, writing
+from utils.palettes import Palette
+from utils.progress import print_above_bar
+from utils.run.broken import BrokenFiles
+from utils.run.checkpoint import to_bytes
+from utils.run.folder import RunFolder
+from utils.run.tensorboard import TensorBoardLogger, truncate_events
+from utils.scoring.metrics import percent, render_metrics
+from utils.scoring.visualize import Example, grid, png
+
+TENSORBOARD_INTERVAL = 10  # steps between two scalars of the training loss
+
+
+class Recorder:
+    """Writes the files of a run into `folder`, on the first process alone.
+
+    `extra`: plain values that every checkpoint holds beside the state of the trainer.
+    """
+
+    def __init__(self, folder: RunFolder, *, classes: Sequence[str], palette: Palette, extra: Mapping):
+        self.folder, self.classes, self.palette = folder, classes, palette
+        self.extra = {"classes": list(classes), "palette": [list(color) for color in palette]} | extra
+        self.broken = BrokenFiles()
+        self.tensorboard: TensorBoardLogger | None = None
+
+    def restore(self, state: Mapping) -> None:
+        """Continue what the checkpoint `state` counted."""
+        self.broken = BrokenFiles(state.get("broken", {}))
+
+    def open(self, epoch: int, step: int, last_logged_step: int) -> None:
+        """Truncate log and events to the position of the checkpoint. Raises UserError if they cannot be written."""
+        if not is_main_process():
+            return
+        with writing(self.folder.path, "make room there"):
+            self.folder.truncate_to(epoch)
+            truncate_events(self.folder.path, step, last_logged_step)
+        self.tensorboard = TensorBoardLogger(self.folder.path, self.folder.writer)
+        if self.broken.times or self.folder.broken.exists():
+            self.folder.writer.replace(self.folder.broken, self.broken.render())
+
+    def log_step(self, step: int, *, loss: float, lr: float, images_per_second: float) -> None:
+        if self.tensorboard and step % TENSORBOARD_INTERVAL == 0:
+            values = {"train/loss": loss, "train/lr": lr, "train/pictures_per_second": images_per_second}
+            self.tensorboard.scalars(values, step)
+
+    def log_validation(self, scores: dict, examples: Sequence[Example], *, step: int, out_stride: int) -> None:
+        if not is_main_process():
+            return
+        how = {"protocol": "whole", "out_stride": out_stride, "step": step}
+        self.folder.writer.replace(self.folder.metrics, render_metrics(scores, **how))
+        self.tensorboard.examples(examples, self.palette, step)
+        self.folder.writer.replace(self.folder.sheet, png(grid(examples, self.classes, self.palette)))
+
+    def log_epoch(self, row: dict, *, is_best: bool, num_epochs: int) -> None:
+        """`row`: what log.jsonl holds of an epoch."""
+        if not is_main_process():
+            return
+        self.folder.append_log(row)
+        scalars = {"train/epoch_loss": row["train_loss"], "val/miou": row["val_miou"]}
+        self.tensorboard.scalars(scalars | {"val/pixel_accuracy": row["val_pixel_accuracy"]}, row["step"])
+        miou = "" if row["val_miou"] is None else f", val mIoU {percent(row['val_miou'])}{' (best)' if is_best else ''}"
+        print_above_bar(
+            f"epoch {row['epoch']}/{num_epochs}, step {row['step']}: loss {row['train_loss']:.4f}{miou}, "
+            f"lr {row['lr']:.2e}, {row['seconds']:.0f} s of training"
+        )
+
+    def add_broken(self, paths: Sequence[str]) -> None:
+        """Count files that were skipped, of all processes, and list them in the run folder."""
+        new = self.broken.add(paths)
+        for path in new:
+            print_above_bar(f"left out: {path} cannot be decoded (see {self.folder.broken.name})")
+        if paths and is_main_process():
+            self.folder.writer.replace(self.folder.broken, self.broken.render())
+
+    def save(self, state: Callable[[], dict], *, is_best: bool = False) -> None:
+        """Write `state()` as the latest checkpoint, or as the best one."""
+        if is_main_process():
+            path = self.folder.best if is_best else self.folder.checkpoint
+            self.folder.writer.replace(path, to_bytes(state() | {"broken": self.broken.times} | self.extra))
+
+    def close(self, step: int) -> None:
+        """Raise RunFailed if files of the run still cannot be written."""
+        if not is_main_process():
+            return
+        self.folder.writer.retry()
+        if unwritten := self.folder.writer.unwritten:
+            raise RunFailed(
+                f"{unwritten[0]} could not be written ({len(unwritten)} files of the run are older than its step "
+                f"{step}): make room there and continue with --resume auto"
+            )

@@ -1,0 +1,58 @@
+"""Find the checkpoint of a run, and continue from it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from utils.distributed import print_main
+from utils.errors import UserError
+from utils.run.checkpoint import read_checkpoint
+from utils.run.folder import newest_checkpoints
+
+RUN_KEYS = ("state_dict", "optimizer", "epoch", "step", "config", "classes")
+
+
+class Resumable(Protocol):
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def read_run(path: str | Path) -> dict:
+    """A checkpoint that a run can be resumed from. Raises UserError for any other file."""
+    state = read_checkpoint(path)
+    if not set(RUN_KEYS) <= set(state) or not isinstance(state["config"], dict):
+        raise UserError(f"{path} holds weights but no run to resume: add --ft to start from the weights")
+    return state
+
+
+def newest_run(runs: Path) -> str | None:
+    """The newest resumable checkpoint; prints which newer ones are skipped, and why."""
+    for path in newest_checkpoints(runs):
+        try:
+            read_run(path)
+        except UserError as error:
+            print_main(f"passing over {error.line()}")
+        else:
+            return str(path)
+    return None
+
+
+def require_same_classes(checkpoint: Mapping, classes: Sequence[str], source: str) -> None:
+    """Raise UserError if the run was trained on other classes than those of the data."""
+    stored = checkpoint["classes"]
+    if list(classes) != stored:
+        raise UserError(
+            f"{source} has {len(stored)} classes ({', '.join(stored[:3])}, ...), the data {len(classes)} "
+            f"({', '.join(classes[:3])}, ...): give the data it was trained on, or add --ft"
+        )
+
+
+def restore(trainer: Resumable, checkpoint: dict, source: str) -> None:
+    """Load the state of the run. Raises UserError for a checkpoint whose content does not fit its own flags."""
+    try:
+        trainer.load_state_dict(checkpoint)
+    except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        what = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{source} does not fit the run that its settings describe ({type(error).__name__}: {what}): "
+            "give another checkpoint, or add --ft to start a new run from its weights"
+        ) from error
