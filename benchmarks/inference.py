@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from modeling import BACKBONES, HEADS, build_model, default_output_stride
+from modeling import BACKBONES, HEADS, Architecture
 from utils.distributed.device import DEVICES, select_device
 from utils.inference import Predictor
 
@@ -35,11 +35,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto")
     args = parser.parse_args(argv)
     device = select_device(args.device)
-    stride = default_output_stride(args.backbone)
-    model = build_model(args.backbone, 19, head=args.head, output_stride=stride)
-    model = model.to(device, memory_format=torch.channels_last)
+    architecture = Architecture(backbone=args.backbone, num_classes=19, head=args.head)
+    model = architecture.build().to(device, memory_format=torch.channels_last)
     image = torch.randint(0, 256, (1, 3, *args.size), dtype=torch.uint8)
-    print(f"{args.backbone}, {args.head} head, stride {stride}, {args.size[0]}x{args.size[1]}, {device}")
+    print(
+        f"{args.backbone}, {args.head} head, stride {architecture.output_stride}, "
+        f"{args.size[0]}x{args.size[1]}, {device}"
+    )
     print(f"{'scales':<40} {'seconds':>8} {'GiB':>6}")
     rows = [((scale,), False) for scale in args.scales] + [(tuple(args.scales), True)]
     plain = None

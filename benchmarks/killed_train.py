@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import train
 import utils.run.files
-from engine import Trainer
 from utils.run.folder import RunFolder
+from utils.run.recorder import Recorder
 from utils.run.writer import RetryingWriter
 from utils.scoring.metrics import ConfusionMatrix
 
@@ -35,7 +35,7 @@ def is_file(descriptor: int) -> bool:
 # Where a run may die: owner and name of the function that passes there, what to do then, which calls count, and whether
 # it dies before the function or after it
 PLACES: dict[str, tuple] = {
-    "step": (Trainer, "after_step", lambda *_: die(), lambda *_: True, True),
+    "step": (Recorder, "log_step", lambda *_: die(), lambda *_: True, True),
     "write": (utils.run.files.os, "fsync", die_half_written, is_file, True),
     "rename": (utils.run.files.os, "replace", lambda *_: die(), lambda *_: True, False),
     "log": (RetryingWriter, "append", lambda *_: die(), lambda *_: True, False),

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import box, run_lengths, save_label
 from PIL import Image
 from pycocotools import mask as mask_tools
 from running import begin, command, end, in_process, said
+from sample_data import box, run_lengths, save_label
 from scipy.io import savemat
 
 from dataloaders import build_dataset

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import save_label
 from PIL import Image
+from sample_data import save_label
 
 from dataloaders import check
 

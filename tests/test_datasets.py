@@ -5,8 +5,8 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import box, coco_object, save_label
 from PIL import Image
+from sample_data import box, coco_object, save_label
 
 from dataloaders import build_dataset
 from dataloaders.cityscapes import TRAIN_IDS

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from test_weights import tensorflow_variables, write_tf_checkpoint
 
 import train
-from modeling import build_model, zoo
+from modeling import build_model
+from modeling.pretrained import zoo
 from modeling.weights import load_weights
-from tests.test_weights import tensorflow_variables, write_tf_checkpoint
 from utils import download
 from utils.download import fetch, unpack
 from utils.errors import UserError

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sample_data import write_network
 
 import evaluate
 from dataloaders import build_dataset
 from dataloaders.base import open_label
 from dataloaders.cityscapes import LABEL_IDS
-from tests.conftest import write_network
 from utils.palettes import CITYSCAPES_CLASSES, VOC_CLASSES, voc_palette
 from utils.scoring.boundaries import BoundaryIoU, Trimap
 from utils.scoring.metrics import ConfusionMatrix

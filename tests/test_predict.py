@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sample_data import write_network
 
 import predict
 from dataloaders import build_dataset
 from predict import Segmenter
-from tests.conftest import write_network
 from utils.errors import UserError
 from utils.inference import Predictor
 from utils.palettes import voc_palette

@@ -8,19 +8,19 @@ import time
 from multiprocessing.connection import Client
 from multiprocessing.resource_sharer import DupFd
 
-import build
 import numpy as np
 import pytest
 import torch
-from conftest import save_label, write_voc
 from running import ROOT, Killed, begin, command, complete, end, in_process, log, torchrun, wait_for
+from sample_data import save_label, write_voc
 
 import dataloaders.base
 from benchmarks import kill_resume
 from benchmarks.killed_train import PLACES
 from engine import Trainer
 from utils.run.checkpoint import read_checkpoint
-from utils.run.signals import StopSignals, hide_connection_errors, ignore_signals_in_worker
+from utils.run.signals import StopSignals
+from utils.run.worker_signals import hide_connection_errors, ignore_signals_in_worker
 
 SAVING = ["--epochs", "3", "--save-every", "2", "--ema", "0.5"]
 

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from modeling import BACKBONES, build_model
+from modeling.deeplab import batch_norms
 from utils.errors import UserError
 from utils.lr_schedule import lr_factor
-from utils.optim import parameter_groups, restore
+from utils.optim import parameter_groups, restore_optimizer
 
 
 def test_poly_at_five_steps():
@@ -38,7 +39,7 @@ def test_unknown_schedule_names_the_choices():
 
 
 def groups_of(model) -> list[dict]:
-    return parameter_groups(model, model.backbone, lr=0.1, head_factor=10, weight_decay=1e-4)
+    return parameter_groups(model, model.backbone, lr=0.1, head_lr_factor=10, weight_decay=1e-4)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -69,7 +70,7 @@ def test_frozen_parameters_are_in_none():
     model.freeze_batch_norm()
     grouped = {id(parameter) for group in groups_of(model) for parameter in group["params"]}
     assert grouped == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
-    assert not any(id(p) in grouped for layer in model.batch_norms() for p in layer.parameters())
+    assert not any(id(p) in grouped for layer in batch_norms(model) for p in layer.parameters())
 
 
 def test_restore_keeps_momentum_and_takes_new_settings():
@@ -78,7 +79,7 @@ def test_restore_keeps_momentum_and_takes_new_settings():
     weight.grad = torch.ones(2)
     old.step()
     new = torch.optim.SGD([{"params": [weight], "base_lr": 5.0}], lr=5.0, momentum=0.5)
-    restore(new, old.state_dict())
+    restore_optimizer(new, old.state_dict())
     assert new.param_groups[0]["base_lr"] == 5.0 and new.param_groups[0]["momentum"] == 0.5
     assert torch.equal(new.state[weight]["momentum_buffer"], torch.ones(2))
 
@@ -93,7 +94,7 @@ def test_frozen_batch_norm_is_frozen_through_training_steps():
         optimizer.zero_grad()
         model(torch.randn(2, 3, 33, 33)).square().mean().backward()
         optimizer.step()
-    norms = {id(t) for layer in model.batch_norms() for t in (*layer.parameters(), *layer.buffers())}
+    norms = {id(t) for layer in batch_norms(model) for t in (*layer.parameters(), *layer.buffers())}
     for name, value in model.state_dict(keep_vars=True).items():
         assert torch.equal(value, before[name]) == (id(value) in norms), name
     assert model.aspp.dropout.training

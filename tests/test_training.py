@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import write_voc
 from PIL import Image
+from sample_data import write_voc
 
 import evaluate
 import train

@@ -11,8 +11,9 @@ import torchvision
 
 import evaluate
 import train
-from modeling import build_model, cost, zoo
+from modeling import build_model, cost
 from modeling import weights as weights_command
+from modeling.pretrained import zoo
 from modeling.pretrained.names import translate
 from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
 from modeling.pretrained.tf_names import convert_variables, tensorflow_name

@@ -29,7 +29,7 @@ class ScanResult(NamedTuple):
 
 
 class Pairs(Dataset):
-    """What `SegmentationDataset.load_and_check` finds; with `headers_only` no more of an image is read than tells something wrong."""
+    """The result of `SegmentationDataset.load_and_check`; with `headers_only` only the header of an image is read."""
 
     def __init__(self, images: SegmentationDataset, *, headers_only: bool):
         self.images, self.headers_only = images, headers_only

@@ -23,9 +23,7 @@ def ignore_signals_in_worker() -> None:
     threading.Thread(target=exit_when_parent_asks, args=(os.getppid(),), daemon=True).start()
 
 
-def hide_connection_errors(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def hide_connection_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """The thread of a worker that sends tensors reports its errors by `sys.excepthook`.
 
     A parent that was interrupted while it received a batch is no error.

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import save_label
 from PIL import Image
 from running import begin, command, end, in_process, said, torchrun
+from sample_data import save_label
 
 from dataloaders import build_dataset, check_labels
 from dataloaders.base import SegmentationDataset
@@ -116,7 +116,7 @@ def test_pixels_are_not_read(folder_root):
 
 
 def test_workers_find_the_same(folder_root, monkeypatch, reads):
-    monkeypatch.setattr("dataloaders.survey.FEW", 0)
+    monkeypatch.setattr("dataloaders.checks.scan.FEW", 0)
     save_label(np.full((36, 48), 7, np.uint8), folder_root / "SegmentationClass/t.5.png")
     with pytest.raises(UserError, match=r"^\S*t\.5\.png holds 7"):
         check(folder_root, workers=2)
