@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from utils.distributed import all_reduce, gather_flat, rank, sync_buffers, world_size, wrap
+from utils.distributed import all_sums, gather_flat, rank, sync_buffers, world_size, wrap
 from utils.distributed.device import tune_convolutions
 from utils.errors import RunFailed
 from utils.inference import Normalize, Predictor
 from utils.optim import restore_optimizer
 from utils.progress import print_above_bar, progress
 from utils.run.broken import broken_files
+from utils.run.checkpoint import require_finite
 from utils.run.recorder import Recorder
 from utils.run.signals import InterruptibleLoader, StopRequest, StopSignals
 from utils.scoring.loop import score
@@ -185,10 +186,7 @@ class Trainer:
 
     def exchange(self, values: list[float]) -> list[float]:
         """The sum of each value over the processes; the same all_reduce carries stop and save requests."""
-        # NCCL reduces on the GPU alone; MPS has no float64, and one process only
-        place = self.device if self.device.type == "cuda" else torch.device("cpu")
-        mine = torch.tensor([*values, *self.signals.pop_flags()], dtype=torch.float64, device=place)
-        sums = all_reduce(mine).tolist()
+        sums = all_sums([*values, *self.signals.pop_flags()], self.device)
         self.request = self.signals.decode(sums[len(values) :])
         return sums[: len(values)]
 
@@ -277,15 +275,7 @@ class Trainer:
             print_above_bar(f"asked for by SIGUSR1: checkpoint of step {self.step}")
 
     def save(self, *, is_best: bool = False) -> None:
-        """Hand the state to the recorder. Raises RunFailed for weights that are not finite: fp16's scaler skips such a
-        step, and without it no checkpoint may be replaced by them.
-        """
-        largest = torch._foreach_norm(list(self.model.parameters()), ord=math.inf)
-        if not torch.stack(largest).isfinite().all():
-            raise RunFailed(
-                f"the weights are not finite after step {self.step}: the last checkpoint is kept; resume it "
-                "with a lower learning rate"
-            )
+        require_finite(self.model, self.step)
         self.recorder.save(self.state_dict, is_best=is_best)
 
     def state_dict(self) -> dict:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import torch
@@ -54,6 +54,13 @@ def all_reduce(tensor: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
+
+
+def all_sums(values: Sequence[float], device: torch.device) -> list[float]:
+    """The sum of each value over all processes, which train on `device`."""
+    # NCCL reduces on the GPU alone; MPS has no float64, and one process only
+    place = device if device.type == "cuda" else torch.device("cpu")
+    return all_reduce(torch.tensor(values, dtype=torch.float64, device=place)).tolist()
 
 
 def broadcast(value: object) -> object:

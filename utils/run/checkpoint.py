@@ -1,6 +1,7 @@
 """Checkpoint files: tensors and plain values only, read without executing anything, written whole or not at all."""
 
 import io
+import math
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from utils.errors import UserError
+from utils.errors import RunFailed, UserError
 from utils.run.files import write_atomically
 
 # Released files of jfzhang95 hold NumPy scalars: these names, and no others, are let through
@@ -116,3 +118,13 @@ def to_bytes(content: dict) -> memoryview:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getbuffer()
+
+
+def require_finite(model: nn.Module, step: int) -> None:
+    """Raise RunFailed for weights that are not finite: they must not replace those of a checkpoint."""
+    largest = torch._foreach_norm(list(model.parameters()), ord=math.inf)  # one kernel for all; no public form
+    if not torch.stack(largest).isfinite().all():
+        raise RunFailed(
+            f"the weights are not finite after step {step}: the last checkpoint is kept; resume it with a lower "
+            "learning rate"
+        )
