@@ -28,10 +28,10 @@ class SplitReport:
     """What was found in one split. `problems` stop or spoil a run; `notes` are worth a look."""
 
     split: str
-    images: int = 0
+    pictures: int = 0  # images: the key in --json
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> pixels, images
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> pixels, pictures (images that show it)
     ignored_pixels: int = 0
     wholly_ignored: list[str] = field(default_factory=list)  # ids
     sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> images, the most frequent first
@@ -45,7 +45,7 @@ def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
     except UserError as error:
         report.problems.append(error.line())
         return report
-    report.images = len(images)
+    report.pictures = len(images)
     report.notes += images.notes
     report.classes = {key: {"pixels": 0, "pictures": 0} for key in images.classes}
     for key, found in zip(images.ids, scan(f"checking {split}", images, workers=workers), strict=True):
@@ -92,7 +92,7 @@ def few(names: Sequence[str]) -> str:
 
 def describe(report: SplitReport) -> str:
     """The report as text."""
-    lines = [f"{report.split}: {report.images} images, {len(report.problems)} problems"]
+    lines = [f"{report.split}: {report.pictures} images, {len(report.problems)} problems"]
     lines += [f"  problem: {problem}" for problem in report.problems]
     lines += [f"  note: {note}" for note in report.notes]
     if report.sizes:
@@ -109,7 +109,7 @@ def histogram(report: SplitReport) -> list[str]:
     width = max(map(len, [*report.classes, "(ignored)"]))
     rows = [(name, entry["pixels"], f"{entry['pictures']:,}") for name, entry in report.classes.items()]
     rows.append(("(ignored)", report.ignored_pixels, ""))
-    return [f"{'class':<{width}} {'pixels':>15} {'share':>7} {'pictures':>9}"] + [
+    return [f"{'class':<{width}} {'pixels':>15} {'share':>7} {'images':>9}"] + [
         f"{name:<{width}} {pixels:>15,} {100 * pixels / total:>6.2f}% {images:>9}" for name, pixels, images in rows
     ]
 
