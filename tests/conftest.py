@@ -1,4 +1,4 @@
-"""Small datasets in temporary folders, and nothing left behind from one test to the next."""
+"""Fixtures: small datasets in temporary folders, and the same clean state for every test."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What tests measured, whichever process ran them."""
+    """Print what tests measured, in whichever process they ran."""
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
     lines = [text for report in reports for name, text in report.user_properties if name == "margins"]
     if lines:
@@ -28,16 +28,16 @@ def clean_state(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # slow, and no test pulls the plug
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # slow; no test cuts the power
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # small maps: more threads only wait for each other
+    torch.set_num_threads(1)  # the maps are small: more threads are slower
     yield
     torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
 def shared():
-    """Real images and weights beside the project."""
+    """The folder with real images and weights beside the project; skips the test where it is missing."""
     if not (SHARED / "data").is_dir():
         pytest.skip(f"no real data: {SHARED / 'data'} is not there")
     return SHARED
@@ -50,7 +50,7 @@ def voc_root(tmp_path):
 
 @pytest.fixture
 def folder_root(tmp_path):
-    """Own data with three classes."""
+    """A dataset of the layout `folder` with three classes."""
     root = write_voc(tmp_path / "mine", {"train": [f"t.{n}" for n in range(6)], "val": ["v.0", "v.1"]}, num_classes=3)
     (root / "classes.txt").write_text("ground\nwall\nsky\n")
     return root
@@ -75,14 +75,14 @@ def sbd_root(tmp_path, voc_root):
 def cityscapes_root(tmp_path):
     root, random = tmp_path / "cityscapes", np.random.default_rng(3)
     for split, count in (("train", 4), ("val", 2)):
-        pictures, labels = root / f"leftImg8bit/{split}/town", root / f"gtFine/{split}/town"
-        pictures.mkdir(parents=True)
+        images, labels = root / f"leftImg8bit/{split}/town", root / f"gtFine/{split}/town"
+        images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for number in range(count):
             stem = f"town_{number:06d}_000019"
             label = random.integers(0, 34, (32, 64), dtype=np.uint8)
             Image.fromarray(random.integers(0, 255, (32, 64, 3), dtype=np.uint8)).save(
-                pictures / f"{stem}_leftImg8bit.png"
+                images / f"{stem}_leftImg8bit.png"
             )
             Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
     return root

@@ -1,4 +1,4 @@
-"""Small data sets and networks that tests write into temporary folders."""
+"""Small datasets and networks that tests write into temporary folders."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def save_label(label: np.ndarray, path: Path) -> None:
 def write_voc(
     root: Path, splits: dict[str, list[str]], num_classes: int = 21, seed: int = 0, ending: str = ".jpg"
 ) -> Path:
-    """A tree in VOC's layout whose images have a color a class."""
+    """A dataset in VOC's layout. Its images show the palette's color of each class, and white for 255."""
     random = np.random.default_rng(seed)
     palette = np.array([*voc_palette(num_classes), *[(255, 255, 255)] * (256 - num_classes)], np.uint8)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -50,7 +50,7 @@ def coco_object(image_id: int, category: int, outline, is_crowd: int = 0) -> dic
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, beginning with zeros."""
+    """COCO's uncompressed run lengths: column by column, zeros first."""
     flat = mask.flatten(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
     bounds = [0, *edges.tolist(), flat.size]
@@ -59,10 +59,13 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def write_network(path: Path, classes: tuple[str, ...], **config) -> Path:
-    """A checkpoint as train.py writes it, of a quarter of a MobileNet with random weights."""
+    """What evaluate.py and predict.py need of a checkpoint, for a MobileNet of width 0.25 with random weights.
+
+    `config` adds entries to the one that the checkpoint holds.
+    """
     torch.manual_seed(5)
     model = build_model("mobilenet", len(classes), head="lite", width=0.25)
-    torch.nn.init.normal_(model.decoder.classifier.weight, std=1.0)  # else one class is everywhere
+    torch.nn.init.normal_(model.decoder.classifier.weight, std=1.0)  # else every pixel gets the same class
     config = {"backbone": "mobilenet", "head": "lite", "width": 0.25, "wide_tap": False, "multi_grid": False} | config
     config = {"out_stride": 16, "crop_size": [33, 33]} | config
     state = {"state_dict": model.state_dict(), "config": config, "classes": list(classes)} | model.preprocessing

@@ -1,4 +1,4 @@
-"""Benchmarks run and print what they promise; how fast is for their reader to judge."""
+"""The benchmarks run and print their numbers; no test judges the speed."""
 
 import re
 
@@ -6,7 +6,7 @@ from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
 
 
-def test_input_benchmark_prints_both_times_and_the_ratio(voc_root, capsys):
+def test_input_benchmark_prints_two_times_and_their_ratio(voc_root, capsys):
     input_benchmark.main(["--data-root", str(voc_root), "--crop-size", "65", "--repeats", "1"])
     out = capsys.readouterr().out
     alone, whole = (float(number) for number in re.findall(r"^.*?(\d+\.\d+)$", out, re.MULTILINE)[:2])
@@ -14,7 +14,7 @@ def test_input_benchmark_prints_both_times_and_the_ratio(voc_root, capsys):
     assert 0 < alone < whole and abs(ratio - whole / alone) < 0.5 * ratio
 
 
-def test_inference_benchmark_prints_each_scale_and_the_ratio(capsys):
+def test_inference_benchmark_prints_a_row_a_scale_and_the_ratio(capsys):
     inference_benchmark.main(
         ["--backbone", "mobilenet", "--head", "lite", "--size", "65", "97", "--scales", "0.5", "1"]
     )

@@ -1,4 +1,4 @@
-"""Trimap bands and boundary IoU against brute force."""
+"""Trimap bands and boundary IoU against slow computations that share no code with ours."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def scene(seed: int, void: float = 0.1, size=(15, 19)) -> tuple[torch.Tensor, to
     return torch.from_numpy(prediction), torch.from_numpy(label)
 
 
-def brute_distance(label: np.ndarray, is_border) -> np.ndarray:
+def slow_distance(label: np.ndarray, is_border) -> np.ndarray:
     """Euclidean distance of each pixel to the nearest one for which `is_border(own value, its value)`."""
     out = np.full(label.shape, np.inf)
     for y, x in np.ndindex(label.shape):
@@ -31,7 +31,7 @@ def brute_distance(label: np.ndarray, is_border) -> np.ndarray:
     return out
 
 
-def brute_miou(pairs: list[tuple[int, int]]) -> float:
+def slow_miou(pairs: list[tuple[int, int]]) -> float:
     """Mean IoU of (truth, prediction) pixels over the classes that occur."""
     ious = []
     for value in range(3):
@@ -42,26 +42,26 @@ def brute_miou(pairs: list[tuple[int, int]]) -> float:
 
 
 @pytest.mark.parametrize("border", ["void", "classes"])
-def test_bands_are_those_of_brute_force(border):
+def test_trimap_equals_a_slow_computation(border):
     trimap, pairs = Trimap([1, 2, 4], 3, border=border), {1: [], 2: [], 4: []}
     for seed in range(3):
         prediction, label = scene(seed, void=0.02)
         trimap.update("", prediction, label)
         values = label.numpy().astype(int)
         if border == "void":
-            distance = brute_distance(values, lambda own, other: other == 255)
+            distance = slow_distance(values, lambda own, other: other == 255)
         else:
-            distance = brute_distance(values, lambda own, other: other not in (own, 255) and own != 255)
+            distance = slow_distance(values, lambda own, other: other not in (own, 255) and own != 255)
         for width, found in pairs.items():
             inside = (distance <= width) & (values != 255)
             found += zip(values[inside].tolist(), prediction.numpy()[inside].tolist(), strict=True)
     scores = trimap.scores(CLASSES)
     assert scores["border"] == border
     for width, found in pairs.items():
-        assert scores["miou"][str(width)] == pytest.approx(brute_miou(found), abs=1e-12)
+        assert scores["miou"][str(width)] == pytest.approx(slow_miou(found), abs=1e-12)
 
 
-def test_a_band_wider_than_the_picture_is_the_plain_score():
+def test_a_band_wider_than_the_image_gives_the_plain_miou():
     trimap, plain = Trimap([1, 1000], 3, border="void"), ConfusionMatrix(3)
     for seed in range(3):
         prediction, label = scene(seed)
@@ -71,7 +71,7 @@ def test_a_band_wider_than_the_picture_is_the_plain_score():
     assert scores["1000"] == plain.scores(CLASSES)["miou"] != scores["1"]
 
 
-def test_a_picture_without_void_has_an_empty_band():
+def test_a_label_without_void_has_an_empty_band():
     prediction, label = scene(0, void=0)
     trimap = Trimap([1, 1000], 3, border="void")
     trimap.update("", prediction, label)
@@ -79,14 +79,14 @@ def test_a_picture_without_void_has_an_empty_band():
     assert np.isinf(distance_to_void(label.numpy())).all()
 
 
-def test_a_picture_of_one_class_has_no_class_border():
+def test_a_label_of_one_class_has_no_class_border():
     label = np.zeros((5, 6), np.uint8)
     label[0] = 255
     assert np.isinf(distance_to_other_class(label)).all()
 
 
-def brute_outline(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Pixels with a pixel outside the mask, or outside the image, within `reach` steps of a king."""
+def slow_outline(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Pixels with a pixel outside the mask or the image at most `reach` rows and columns away."""
     padded = np.pad(mask, reach)
     out = np.zeros_like(mask)
     for y, x in np.argwhere(mask):
@@ -95,15 +95,15 @@ def brute_outline(mask: np.ndarray, reach: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("reach", [1, 2, 5])
-def test_outlines_are_those_of_brute_force(reach):
+def test_outlines_equal_a_slow_computation(reach):
     for seed in range(4):
         mask = np.kron(np.random.default_rng(seed).random((4, 4)) < 0.7, np.ones((6, 6), bool))
-        assert np.array_equal(outline(mask, reach), brute_outline(mask, reach))
+        assert np.array_equal(outline(mask, reach), slow_outline(mask, reach))
     assert outline(np.ones((9, 9), bool), reach).sum() == 81 - max(0, 9 - 2 * reach) ** 2  # the edge is an outline
 
 
 @pytest.mark.parametrize("ratio", [0.02, 0.1])
-def test_boundary_iou_is_that_of_brute_force(ratio):
+def test_boundary_iou_equals_a_slow_computation(ratio):
     ours, counts = BoundaryIoU(3, ratio=ratio), np.zeros((2, 3))
     for seed in range(3):
         prediction, label = scene(seed, void=0.03, size=(15, 20))
@@ -111,16 +111,16 @@ def test_boundary_iou_is_that_of_brute_force(ratio):
         reach = max(1, round(ratio * 25.0))  # the diagonal of 15 x 20
         is_labeled = label.numpy() != 255
         for value in range(3):
-            one = brute_outline((label.numpy() == value) & is_labeled, reach)
-            other = brute_outline((prediction.numpy() == value) & is_labeled, reach)
+            one = slow_outline((label.numpy() == value) & is_labeled, reach)
+            other = slow_outline((prediction.numpy() == value) & is_labeled, reach)
             counts[:, value] += (one & other).sum(), (one | other).sum()
     scores = ours.scores(CLASSES)
     assert scores["per_class"] == {name: counts[0, n] / counts[1, n] for n, name in enumerate(CLASSES)}
     assert scores["miou"] == pytest.approx((counts[0] / counts[1]).mean()) and scores["ratio"] == ratio
 
 
-def test_void_counts_in_neither():
-    """Whatever is predicted under 255 changes nothing, and the truth itself scores 1."""
+def test_void_pixels_do_not_count():
+    """A prediction where the label is 255 changes no score, and the label itself scores 1."""
     prediction, label = scene(5)
     other = torch.where(label == 255, (prediction + 1) % 3, prediction)
     for make in (
@@ -138,7 +138,7 @@ def test_void_counts_in_neither():
         assert (miou["2"] if isinstance(miou, dict) else miou) == 1
 
 
-def test_a_class_nowhere_to_be_seen_is_null():
+def test_a_class_in_neither_label_nor_prediction_is_null():
     observer = BoundaryIoU(3)
     observer.update("", torch.zeros(9, 9, dtype=torch.uint8), torch.zeros(9, 9, dtype=torch.uint8))
     assert observer.scores(CLASSES)["per_class"] == {"a": 1.0, "b": None, "c": None}
