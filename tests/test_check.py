@@ -1,9 +1,9 @@
-"""The checker: all mistakes at once, and counts that equal an independent count."""
+"""`python -m dataloaders.check`: all mistakes at once, and counts that equal an independent count."""
 
 import json
+import re
 
 import numpy as np
-import pytest
 from PIL import Image
 from sample_data import save_label
 
@@ -14,7 +14,7 @@ def problems(out: str) -> list[str]:
     return [line.removeprefix("  problem: ") for line in out.splitlines() if line.startswith("  problem: ")]
 
 
-def test_all_mistakes_are_listed_at_once_in_parallel(folder_root, tmp_path, capsys):
+def test_all_mistakes_are_listed_whatever_the_number_of_workers(folder_root, tmp_path, capsys):
     images, labels = folder_root / "JPEGImages", folder_root / "SegmentationClass"
     (images / "t.0.jpg").unlink()
     (labels / "t.1.png").unlink()
@@ -24,19 +24,19 @@ def test_all_mistakes_are_listed_at_once_in_parallel(folder_root, tmp_path, caps
     save_label(np.zeros((9, 9), np.uint8), labels / "t.4.png")
     (folder_root / "ImageSets/Segmentation/val.txt").unlink()
     flags = ["--dataset", "folder", "--data-root", str(folder_root)]
-    found = []
+    listed = []
     for workers in ("0", "2"):
         assert check.main([*flags, "--workers", workers, "--json", str(tmp_path / "report.json")]) == 2
         out, err = capsys.readouterr()
-        found.append(problems(out))
+        listed.append(problems(out))
         assert err.strip().splitlines()[-1].startswith("error: folder: 7 problems")
-    assert found[0] == found[1]
+    assert listed[0] == listed[1]
     wanted = ["no image for id t.0", "t.1.png is missing", "t.2.jpg cannot be read", "t.2.png holds 9",
               "t.3.png is a RGB", "t.4.png is 9x9", "val.txt is missing"]  # fmt: skip
-    for said, problem in zip(wanted, found[0], strict=True):
-        assert said in problem
+    for text, problem in zip(wanted, listed[0], strict=True):
+        assert text in problem
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["dataset"] == "folder" and report["splits"]["train"]["problems"] == found[0][:-1]
+    assert report["dataset"] == "folder" and report["splits"]["train"]["problems"] == listed[0][:-1]
 
 
 def test_counts_equal_an_independent_count(folder_root, tmp_path, capsys):
@@ -56,7 +56,7 @@ def test_counts_equal_an_independent_count(folder_root, tmp_path, capsys):
     assert "1 images are wholly ignored (255): t.5" in out and "2 sizes: 48x36 (5), 30x20 (1)" in out
 
 
-def test_a_split_of_which_nothing_is_labeled_would_spoil_a_run(folder_root, capsys):
+def test_a_split_without_labeled_pixels_is_a_problem(folder_root, capsys):
     for path in (folder_root / "SegmentationClass").glob("v*"):
         save_label(np.full((36, 48), 255, np.uint8), path)
     flags = ["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0"]
@@ -64,13 +64,7 @@ def test_a_split_of_which_nothing_is_labeled_would_spoil_a_run(folder_root, caps
     assert "val: every label is 255 throughout" in problems(capsys.readouterr().out)[0]
 
 
-def test_a_report_that_cannot_be_written_is_one_line(folder_root, capsys):
-    flags = ["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0", "--split", "val"]
-    assert check.main([*flags, "--json", "/dev/null/x.json"]) == 2
-    assert "error: cannot write /dev/null/x.json" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_the_other_data_sets_are_checked_too(voc_root, sbd_root, cityscapes_root, coco_root, capsys):
+def test_every_dataset_can_be_checked(voc_root, sbd_root, cityscapes_root, coco_root, capsys):
     for name, root, more in [
         ("pascal", voc_root, ["--use-sbd", "--sbd-root", str(sbd_root)]), ("cityscapes", cityscapes_root, []),
         ("coco", coco_root, []), ("demo", voc_root, []),
@@ -80,18 +74,18 @@ def test_the_other_data_sets_are_checked_too(voc_root, sbd_root, cityscapes_root
     assert "train: 8 images, 0 problems" in capsys.readouterr().out
 
 
-def test_a_faulty_list_of_classes_hides_nothing_else(folder_root, capsys):
+def test_mistakes_in_classes_txt_do_not_stop_the_check(folder_root, capsys):
     (folder_root / "classes.txt").write_text("a\n\nb\na\n\n")
     (folder_root / "ImageSets/Segmentation/val.txt").write_text("")
     save_label(np.full((36, 48), 9, np.uint8), folder_root / "SegmentationClass/t.2.png")
     assert check.main(["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0"]) == 2
-    in_list = ["blank line 2", "names 'a' twice"]
-    wanted = [*in_list, "t.2.png holds 9", *in_list, "val.txt lists no"]
-    for said, problem in zip(wanted, problems(capsys.readouterr().out), strict=True):
-        assert said in problem
+    in_classes = ["blank line 2", "names 'a' twice"]
+    wanted = [*in_classes, "t.2.png holds 9", *in_classes, "val.txt lists no"]  # train, then val
+    for text, problem in zip(wanted, problems(capsys.readouterr().out), strict=True):
+        assert text in problem
 
 
-def test_every_damaged_outline_is_listed_and_the_other_pictures_are_checked(coco_root, tmp_path, capsys):
+def test_every_damaged_outline_is_listed_and_the_other_images_are_checked(coco_root, tmp_path, capsys):
     path = coco_root / "annotations/instances_train2017.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["segmentation"] = [["a"] * 6]
@@ -101,16 +95,6 @@ def test_every_damaged_outline_is_listed_and_the_other_pictures_are_checked(coco
     flags = ["--dataset", "coco", "--data-root", str(coco_root), "--split", "train", "--workers", "0"]
     assert check.main([*flags, "--json", str(tmp_path / "report.json")]) == 2
     report = json.loads((tmp_path / "report.json").read_text())["splits"]["train"]
-    assert [problem.split(" has ")[1][:18] for problem in report["problems"]] == ["an outline in imag"] * 2
+    assert [re.search(r"outline in image (\d)", problem)[1] for problem in report["problems"]] == ["1", "2"]
     assert report["pictures"] == 3 and report["classes"]["bus"]["pictures"] == 2
-    assert any("1 polygons of fewer than 6 numbers are left out" in note for note in report["notes"])
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"), [(["--dataset", "foo"], "choose from"), (["--dataset", "demo", "--workers", "abc"], "'abc'")]
-)
-def test_a_mistaken_flag_is_one_line(flags, said, capsys):
-    with pytest.raises(SystemExit) as stop:
-        check.main(flags)
-    err = capsys.readouterr().err
-    assert stop.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and said in err
+    assert any("1 polygons of fewer than 6 numbers" in note for note in report["notes"])
