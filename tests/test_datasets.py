@@ -5,11 +5,12 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from sample_data import box, coco_object, save_label
 
 from dataloaders import build_dataset
 from dataloaders.cityscapes import TRAIN_IDS
+from dataloaders.coco import COCO
 from utils.errors import UserError
 from utils.palettes import CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 
@@ -18,20 +19,20 @@ def stored(path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def test_voc_palette_is_vocs():
+def test_voc_palette():
     palette = voc_palette(21)
     assert palette[0] == (0, 0, 0) and palette[1] == (128, 0, 0) and palette[12] == (64, 0, 128)
     assert palette[15] == (192, 128, 128) and palette[20] == (0, 64, 128)
 
 
-def test_cityscapes_numbers():
+def test_cityscapes_ids_and_palette():
     valid = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
     assert [TRAIN_IDS[value] for value in valid] == list(range(19))
     assert {TRAIN_IDS[value] for value in set(range(256)) - set(valid)} == {255}
     assert CITYSCAPES_PALETTE[10] == (70, 130, 180)
 
 
-def test_voc_reads_pictures_and_numbers(voc_root):
+def test_voc_reads_images_and_class_numbers(voc_root):
     voc = build_dataset("pascal", "train", root=str(voc_root))
     assert voc.ids == [f"t{n}" for n in range(6)] and voc.classes == VOC_CLASSES
     image, label = voc.read(2)
@@ -40,21 +41,21 @@ def test_voc_reads_pictures_and_numbers(voc_root):
 
 
 @pytest.mark.parametrize("above", ["", "VOC2012", "VOCdevkit/VOC2012"])
-def test_voc_is_found_below_a_devkit(voc_root, tmp_path, above):
+def test_root_of_voc_may_be_a_devkit_above_it(voc_root, tmp_path, above):
     root = tmp_path / "somewhere"
     (root / above).parent.mkdir(parents=True, exist_ok=True)
     voc_root.rename(root / above if above else root)
     assert len(build_dataset("pascal", "val", root=str(root))) == 3
 
 
-def test_roots_come_from_flag_then_environment_then_mypath(voc_root, tmp_path, monkeypatch):
+def test_root_is_the_argument_then_the_environment_then_mypath(voc_root, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_PASCAL_ROOT", str(voc_root))
     assert len(build_dataset("pascal", "train")) == 6
     with pytest.raises(UserError, match=r"/nowhere/JPEGImages .*--data-root DIR.*DEEPLAB_PASCAL_ROOT.*mypath\.py"):
         build_dataset("pascal", "train", root="/nowhere")
 
 
-def test_sbd_union_holds_no_val_id_and_vocs_label_wins(voc_root, sbd_root):
+def test_sbd_adds_no_id_of_voc_val_and_vocs_label_wins(voc_root, sbd_root):
     union = build_dataset("pascal", "train", root=str(voc_root), use_sbd=True, sbd_root=str(sbd_root))
     val = build_dataset("pascal", "val", root=str(voc_root), use_sbd=True, sbd_root=str(sbd_root))
     assert union.ids == [f"t{n}" for n in range(6)] + ["s0", "s1"]
@@ -66,26 +67,28 @@ def test_sbd_union_holds_no_val_id_and_vocs_label_wins(voc_root, sbd_root):
     assert union.label_digest(6) != union.label_digest(7)
 
 
-def test_folder_takes_its_classes_from_a_file(folder_root):
+def test_folder_reads_its_classes_from_a_file(folder_root):
     data = build_dataset("folder", "train", root=str(folder_root))
     assert data.classes == ("ground", "wall", "sky") and data.ids[1] == "t.1"
     assert set(np.unique(data.read(1)[1])) <= {0, 1, 2, 255}
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".JPEG", ".png", ".tif", ".webp"])
-def test_folder_takes_usual_endings(folder_root, ending):
+def test_folder_reads_usual_image_formats(folder_root, ending):
     old = folder_root / "JPEGImages/t.0.jpg"
     Image.open(old).save(folder_root / f"JPEGImages/t.0{ending}")
     old.unlink() if ending != ".jpg" else None
     assert build_dataset("folder", "train", root=str(folder_root)).read(0)[0].size == (48, 36)
 
 
-def test_split_files_may_have_blank_lines_and_windows_ends(folder_root):
-    (folder_root / "ImageSets/Segmentation/val.txt").write_bytes(b"v.0\r\n\r\nv.1  \r\n")
-    assert build_dataset("folder", "val", root=str(folder_root)).ids == ["v.0", "v.1"]
+def test_lists_may_have_windows_line_ends_and_blank_lines_at_the_end(folder_root):
+    (folder_root / "ImageSets/Segmentation/val.txt").write_bytes(b"v.0\r\n\r\nv.1  \r\n\r\n")
+    (folder_root / "classes.txt").write_bytes(b"ground\r\nwall\r\nsky\r\n\r\n")
+    data = build_dataset("folder", "val", root=str(folder_root))
+    assert data.ids == ["v.0", "v.1"] and data.classes == ("ground", "wall", "sky")
 
 
-def test_cityscapes_reads_train_ids(cityscapes_root):
+def test_cityscapes_maps_label_ids_to_classes(cityscapes_root):
     data = build_dataset("cityscapes", "train", root=str(cityscapes_root))
     assert len(data) == 4 and len(data.classes) == 19
     raw = stored(data.label_path(1))
@@ -93,7 +96,7 @@ def test_cityscapes_reads_train_ids(cityscapes_root):
 
 
 class TestCOCO:
-    def test_training_keeps_pictures_with_enough_and_validation_keeps_all(self, coco_root):
+    def test_training_keeps_images_with_enough_pixels_and_validation_keeps_all(self, coco_root):
         train = build_dataset("coco", "train", root=str(coco_root))
         val = build_dataset("coco", "val", root=str(coco_root))
         assert [int(key) for key in train.ids] == [1, 4, 5]  # 400 pixels of cat and a giraffe are not enough
@@ -115,7 +118,7 @@ class TestCOCO:
         label = build_dataset("coco", "val", root=str(coco_root)).read(2)[1]
         assert np.asarray(label).max() == 0
 
-    def test_same_class_overlap_stays_that_class(self, coco_root):
+    def test_overlap_within_a_class_keeps_the_class(self, coco_root):
         path = coco_root / "annotations/instances_val2017.json"
         content = json.loads(path.read_text())
         twice = [coco_object(2, 17, [box(0, 0, 50, 50)]), coco_object(2, 17, [box(20, 20, 70, 70)])]
@@ -124,12 +127,10 @@ class TestCOCO:
         label = np.asarray(build_dataset("coco", "val", root=str(coco_root)).read(1)[1])
         assert set(np.unique(label)) == {0, 8}
 
-    def test_the_choice_is_computed_once_even_by_many(self, coco_root, monkeypatch, tmp_path):
-        from dataloaders.coco import COCO
-
+    def test_callers_at_the_same_time_choose_the_images_once(self, coco_root, monkeypatch):
         calls, original = [], COCO.keys_with_enough
         monkeypatch.setattr(COCO, "keys_with_enough", lambda self: calls.append(1) or original(self))
-        before = sorted(path for path in coco_root.rglob("*"))
+        before = sorted(coco_root.rglob("*"))
         results = []
         build = lambda: results.append(build_dataset("coco", "train", root=str(coco_root)).ids)  # noqa: E731
         threads = [threading.Thread(target=build) for _ in range(4)]
@@ -138,22 +139,22 @@ class TestCOCO:
         for thread in threads:
             thread.join()
         assert len(calls) == 1 and len(results) == 4 and all(ids == results[0] for ids in results)
-        assert sorted(path for path in coco_root.rglob("*")) == before
+        assert sorted(coco_root.rglob("*")) == before
         path = coco_root / "annotations/instances_train2017.json"
         content = json.loads(path.read_text())
         content["annotations"] = content["annotations"][:3]
         path.write_text(json.dumps(content))
-        assert len(build_dataset("coco", "train", root=str(coco_root))) == 1  # other content, other choice
+        assert len(build_dataset("coco", "train", root=str(coco_root))) == 1  # the content changed: chosen anew
 
-    def test_pictures_may_lie_in_images(self, coco_root):
+    def test_folders_of_images_may_be_below_images(self, coco_root):
         (coco_root / "images").mkdir()
         (coco_root / "val2017").rename(coco_root / "images/val2017")
         assert build_dataset("coco", "val", root=str(coco_root)).read(0)[0].size == (100, 80)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_turned_pictures_come_upright_with_their_label(folder_root, orientation):
-    """The label has the raw size: it turns with the image."""
+def test_exif_orientation_is_applied_to_image_and_label(folder_root, orientation):
+    """The label has the stored size of the image, so it is turned too."""
     random = np.random.default_rng(0)
     label = random.integers(0, 3, (30, 50), dtype=np.uint8)
     raw = Image.fromarray(np.repeat(label[..., None] * 100, 3, -1))
@@ -162,16 +163,14 @@ def test_turned_pictures_come_upright_with_their_label(folder_root, orientation)
     raw.save(folder_root / "JPEGImages/t.0.png", exif=exif)
     (folder_root / "JPEGImages/t.0.jpg").unlink()
     save_label(label, folder_root / "SegmentationClass/t.0.png")
-    image, turned = build_dataset("folder", "train", root=str(folder_root)).read(0)
-    assert image.size == turned.size == ((50, 30) if orientation < 5 else (30, 50))
-    assert np.array_equal(np.asarray(image)[..., 0], np.asarray(turned) * 100)
-    from PIL import ImageOps
-
+    image, upright_label = build_dataset("folder", "train", root=str(folder_root)).read(0)
+    assert image.size == upright_label.size == ((50, 30) if orientation < 5 else (30, 50))
+    assert np.array_equal(np.asarray(image)[..., 0], np.asarray(upright_label) * 100)
     upright = ImageOps.exif_transpose(Image.open(folder_root / "JPEGImages/t.0.png"))
     assert np.array_equal(np.asarray(upright), np.asarray(image))
 
 
-def test_an_upright_label_of_a_turned_picture_stays(folder_root):
+def test_a_label_that_is_upright_already_stays(folder_root):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (50, 30)).save(folder_root / "JPEGImages/t.0.jpg", exif=exif)
@@ -182,85 +181,19 @@ def test_an_upright_label_of_a_turned_picture_stays(folder_root):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA"])
-def test_pictures_of_any_mode_become_rgb(folder_root, mode):
+def test_images_of_any_mode_become_rgb(folder_root, mode):
     (folder_root / "JPEGImages/t.0.jpg").unlink()
     Image.new(mode, (48, 36)).save(folder_root / "JPEGImages/t.0.tif")
     assert build_dataset("folder", "train", root=str(folder_root)).read(0)[0].mode == "RGB"
 
 
-def break_label_size(root):
-    save_label(np.zeros((20, 20), np.uint8), root / "SegmentationClass/t.0.png")
-
-
-def break_label_mode(root):
-    Image.new("RGB", (48, 36)).save(root / "SegmentationClass/t.0.png")
-
-
-def break_label_values(root):
-    save_label(np.full((36, 48), 7, np.uint8), root / "SegmentationClass/t.0.png")
-
-
-def truncate_picture(root):
-    path = root / "JPEGImages/t.0.jpg"
-    path.write_bytes(path.read_bytes()[:300])
-
-
-def write_text_as_picture(root):
-    (root / "JPEGImages/t.0.jpg").write_text("no image")
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (break_label_size, r"SegmentationClass/t\.0\.png is 20x20 but its image .*t\.0\.jpg is 48x36"),
-        (break_label_mode, r"SegmentationClass/t\.0\.png is a RGB image"),
-        (break_label_values, r"SegmentationClass/t\.0\.png holds 7, outside the 3 classes 0\.\.2"),
-        (truncate_picture, r"JPEGImages/t\.0\.jpg cannot be read as an image"),
-        (write_text_as_picture, r"JPEGImages/t\.0\.jpg cannot be read as an image"),
-    ],
-)
-def test_a_bad_pair_is_named_with_the_fix(folder_root, damage, said):
-    damage(folder_root)
-    with pytest.raises(UserError, match=said):
-        build_dataset("folder", "train", root=str(folder_root)).read(0)
-
-
-def test_labels_of_0_and_255_over_two_classes_say_what_to_write(folder_root):
+def test_one_label_with_the_second_class_allows_others_of_0_and_255(folder_root):
+    """Without it, 255 is taken for a mistaken second class: see test_bad_input.py."""
     (folder_root / "classes.txt").write_text("no\nyes\n")
     for path in (folder_root / "SegmentationClass").iterdir():
         save_label(np.where(np.eye(36, 48) > 0, 255, 0).astype(np.uint8), path)
-    with pytest.raises(UserError, match="only 0 and 255, but the second class 'yes' is 1"):
-        build_dataset("folder", "train", root=str(folder_root))
     save_label(np.eye(36, 48, dtype=np.uint8), folder_root / "SegmentationClass/t.5.png")
     assert len(build_dataset("folder", "train", root=str(folder_root))) == 6
-
-
-@pytest.mark.parametrize(
-    ("missing", "said"),
-    [
-        ("classes.txt", "classes.txt is missing: write the class names"),
-        ("ImageSets/Segmentation/train.txt", "train.txt is missing"),
-        ("JPEGImages/t.3.jpg", r"no image for id t\.3"),
-        ("SegmentationClass/t.3.png", r"t\.3\.png is missing"),
-    ],
-)
-def test_layout_mistakes_name_the_file(folder_root, missing, said):
-    (folder_root / missing).unlink()
-    with pytest.raises(UserError, match=said):
-        build_dataset("folder", "train", root=str(folder_root))
-
-
-@pytest.mark.parametrize("content", ["a\nb\na\n", "a\n", "\n".join(map(str, range(255)))])
-def test_class_files_are_checked(folder_root, content):
-    (folder_root / "classes.txt").write_text(content)
-    with pytest.raises(UserError, match=r"classes\.txt names"):
-        build_dataset("folder", "train", root=str(folder_root))
-
-
-@pytest.mark.parametrize("name", ["pascal", "cityscapes", "coco", "folder"])
-def test_every_missing_root_says_what_to_give(name, tmp_path):
-    with pytest.raises(UserError, match=r"--data-root|classes\.txt"):
-        build_dataset(name, "train", root=str(tmp_path / "none"))
 
 
 def test_unknown_dataset_names_the_choices():
@@ -269,19 +202,19 @@ def test_unknown_dataset_names_the_choices():
 
 
 class TestDemo:
-    def test_it_is_the_same_each_time(self):
+    def test_samples_are_the_same_each_time(self):
         one, two = (build_dataset("demo", "train").read(5) for _ in range(2))
         assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
         assert not np.array_equal(one[0], build_dataset("demo", "val").read(5)[0])
 
-    def test_all_classes_occur_small_and_thin_ones_too(self):
+    def test_all_classes_occur_and_small_ones_are_rare(self):
         data = build_dataset("demo", "train")
         labels = np.stack([np.asarray(data.read(index)[1]) for index in range(60)])
         shares = np.bincount(labels.ravel(), minlength=8) / labels.size
         assert len(data.classes) == 8 and (shares > 0).all()
         assert shares[data.classes.index("dot")] < 0.02 and shares[data.classes.index("bar")] < 0.05
 
-    def test_it_writes_nothing(self, tmp_path, monkeypatch):
+    def test_no_file_is_written(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         build_dataset("demo", "val").read(0)
         assert list(tmp_path.iterdir()) == []
