@@ -1,4 +1,4 @@
-"""Where the datasets lie: the one file to edit."""
+"""The root folders of the datasets: the one file a user edits."""
 
 import os
 
@@ -14,5 +14,5 @@ ROOTS = {
 class Path:
     @staticmethod
     def db_root_dir(dataset: str) -> str:
-        """Root folder of a dataset: DEEPLAB_<DATASET>_ROOT where it is set, else the line above."""
+        """Root folder of a dataset: DEEPLAB_<DATASET>_ROOT if it is set, else its line in ROOTS."""
         return os.environ.get(f"DEEPLAB_{dataset.upper()}_ROOT") or ROOTS.get(dataset, f"/path/to/datasets/{dataset}")

@@ -93,7 +93,7 @@ def test_a_broken_download_goes_on_where_it_broke_off(server):
 def test_the_next_call_goes_on_too(server, tmp_path, monkeypatch):
     server.files["net.bin"], server.cuts = CONTENT, [3000]
     monkeypatch.setattr(download, "ATTEMPTS", 1)
-    with pytest.raises(UserError, match=r"cannot download http://127.*what has come is kept"):
+    with pytest.raises(UserError, match=r"cannot download http://127.*the received part is kept"):
         fetch(server.url("net.bin"))
     assert not (cache(tmp_path) / "net.bin").exists()
     assert fetch(server.url("net.bin")).read_bytes() == CONTENT

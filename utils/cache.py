@@ -1,4 +1,4 @@
-"""Results that take long, kept outside the data folders and computed once, however many processes ask."""
+"""Results that take long to compute: one process computes them, a folder outside the dataset folders stores them."""
 
 import contextlib
 import json
@@ -12,6 +12,8 @@ from utils.distributed import print_main
 from utils.errors import UserError, writing
 from utils.run.files import write_atomically
 
+FIX = "set DEEPLAB_CACHE to another folder"
+
 
 def cache_folder() -> Path:
     """DEEPLAB_CACHE, else `deeplab` in the user's cache folder."""
@@ -20,32 +22,38 @@ def cache_folder() -> Path:
 
 
 def cached(name: str, compute: Callable[[], object]) -> object:
-    """The JSON value stored under `name`, else what `compute` gives, stored for the next time.
+    """The JSON value stored under `name`. If there is none yet, the result of `compute`, which is then stored.
 
-    `name` must hold a digest of all that the value depends on. A second process waits for the first one's result.
+    `name` must contain a digest of all that the value depends on. Other processes wait for the result of the first.
+    If the folder cannot be written, a note says so and every call computes.
     """
     path = cache_folder() / f"{name}.json"
-    with contextlib.ExitStack() as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            lock.enter_context(locked(path, fix="set DEEPLAB_CACHE to another folder"))
+            stack.enter_context(locked(path, fix=FIX))
         except UserError as error:
-            print_main(f"note: {error}; until then what takes long is computed at each start")
+            print_note(error)
             return json.loads(json.dumps(compute()))
         if path.is_file():
             return json.loads(path.read_text())
         text = json.dumps(compute())
         try:
-            write_atomically(path, text.encode())
-        except OSError as error:
-            print_main(f"note: {path} cannot be written ({error.strerror}): it is computed again next time")
+            with writing(path, FIX):
+                write_atomically(path, text.encode())
+        except UserError as error:
+            print_note(error)
         return json.loads(text)
+
+
+def print_note(error: UserError) -> None:
+    print_main(f"note: {error}; until then the result is computed at every start")
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, fix: str) -> Iterator[None]:
-    """One process at a time in the block, by a lock file beside `path`, whose folder is made.
+    """Only one process at a time enters the block. The lock file is beside `path`; its folder is created.
 
-    Raises UserError with `fix` where that folder cannot be written.
+    Raises UserError with `fix` if that folder cannot be written.
     """
     with writing(path.parent, fix):
         path.parent.mkdir(parents=True, exist_ok=True)

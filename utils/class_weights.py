@@ -12,36 +12,39 @@ from utils.errors import BrokenImage
 from utils.progress import progress
 
 
-class Labels(Protocol):
-    classes: Sequence[str]
+class LabeledDataset(Protocol):
+    """What the weights need of `dataloaders.SegmentationDataset`, which utils/ does not import."""
+
     name: str
+    classes: Sequence[str]
 
     def __len__(self) -> int: ...
     def open_label(self, index: int) -> Image.Image: ...
     def label_digest(self, index: int) -> bytes: ...
 
 
-def class_weights(labels: Labels, *, skip_broken: bool = False) -> list[float]:
-    """1 / ln(1.02 + the class's share of the labeled pixels) a class (ENet, arXiv 1606.02147, section 5.2).
+def class_weights(dataset: LabeledDataset, *, skip_broken: bool = False) -> list[float]:
+    """Weight of each class: 1 / ln(1.02 + its share of the labeled pixels) (ENet, arXiv 1606.02147, section 5.2).
 
-    Counted once for a given content of the labels: no crop, no padding, no dependence on any other option.
-    `skip_broken` leaves out labels that cannot be decoded, which else raise BrokenImage.
+    The pixels of the raw labels, without crop and padding, are counted once and cached by the content of the labels.
+    A label that cannot be decoded raises BrokenImage; with `skip_broken` it is left out.
     """
-    digest = hashlib.sha256(f"{len(labels.classes)} classes".encode())
-    for index in range(len(labels)):
-        digest.update(labels.label_digest(index))
-    counts = cached(f"class-pixels-{labels.name}-{digest.hexdigest()[:32]}", lambda: count_pixels(labels, skip_broken))
+    digest = hashlib.sha256(f"{len(dataset.classes)} classes".encode())
+    for index in range(len(dataset)):
+        digest.update(dataset.label_digest(index))
+    name = f"class-pixels-{dataset.name}-{digest.hexdigest()[:32]}"
+    counts = cached(name, lambda: count_pixels(dataset, skip_broken))
     total = sum(counts)
     return [1 / math.log(1.02 + count / total) for count in counts]
 
 
-def count_pixels(labels: Labels, skip_broken: bool) -> list[int]:
-    """Labeled pixels of each class over the whole set."""
-    counts = [0] * len(labels.classes)
-    with progress("counting pixels a class (once)", 0, len(labels), iterable=range(len(labels)), unit="label") as bar:
+def count_pixels(dataset: LabeledDataset, skip_broken: bool) -> list[int]:
+    """Number of pixels of each class in all labels."""
+    counts, indices = [0] * len(dataset.classes), range(len(dataset))
+    with progress("counting pixels of each class (once)", 0, len(dataset), iterable=indices, unit="label") as bar:
         for index in bar:
             try:
-                histogram = labels.open_label(index).histogram()
+                histogram = dataset.open_label(index).histogram()
             except BrokenImage:
                 if not skip_broken:
                     raise

@@ -1,11 +1,11 @@
-"""Class names and colors that belong to the definition of a dataset."""
+"""Class names and colors of VOC and Cityscapes, and images in these colors."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-Palette = Sequence[tuple[int, int, int]]  # RGB by class number
+Palette = Sequence[tuple[int, int, int]]  # RGB, 0..255, by class number
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -25,16 +25,16 @@ CITYSCAPES_PALETTE = [
 
 
 def voc_palette(num_classes: int) -> list[tuple[int, int, int]]:
-    """VOC's color of each class: the bits of its number, dealt to red, green and blue from the highest bit down."""
-    return [tuple(_channel(number, first_bit) for first_bit in range(3)) for number in range(num_classes)]
+    """VOC's color of each class: bit 3i + c of its number is bit 7 - i of channel c (VOCdevkit, VOClabelcolormap)."""
+    return [tuple(channel_value(number, channel) for channel in range(3)) for number in range(num_classes)]
 
 
-def _channel(number: int, first_bit: int) -> int:
-    return sum(((number >> (first_bit + 3 * place)) & 1) << (7 - place) for place in range(3))
+def channel_value(number: int, channel: int) -> int:
+    return sum(((number >> (3 * place + channel)) & 1) << (7 - place) for place in range(3))
 
 
-def palette_image(label: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
-    """Class numbers uint8 [H, W] as a palette PNG's content; what is no class is white."""
+def palette_image(label: np.ndarray, palette: Palette) -> Image.Image:
+    """Class numbers uint8 [H, W] as an image in mode P. Values without a color in `palette` are white."""
     image = Image.fromarray(label)
     colors = [*palette, *[(255, 255, 255)] * (256 - len(palette))]
     image.putpalette([channel for color in colors for channel in color])
