@@ -1,4 +1,4 @@
-"""Losses against their formulas, and the sum-and-count contract that makes parts add up."""
+"""Losses against their formulas; their sums and weights over micro-batches add up to those of the batch."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from utils.errors import UserError
 from utils.losses import build_loss
 
-K = 4
+K = 4  # classes
 
 
 def sample(seed: int = 0, size=(2, 6, 7)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +38,7 @@ def test_cross_entropy_is_the_mean_over_labeled_pixels():
     assert mean(build_loss("ce"), logits, label) == pytest.approx(-np.log(p).mean(), rel=1e-5)
 
 
-def test_class_weights_weigh_sum_and_count():
+def test_class_weights_apply_to_the_sum_and_the_weight():
     logits, label = sample()
     weights = np.array([0.5, 1.0, 3.0, 10.0])
     p, truth = probabilities(logits, label)
@@ -48,14 +48,14 @@ def test_class_weights_weigh_sum_and_count():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_focal_is_focal_at_each_pixel(gamma):
+def test_focal_loss_is_the_mean_of_its_formula_at_each_pixel(gamma):
     logits, label = sample()
     p, _ = probabilities(logits, label)
     expected = (-((1 - p) ** gamma) * np.log(p)).mean()
     assert mean(build_loss("focal", focal_gamma=gamma), logits, label) == pytest.approx(expected, rel=1e-4)
 
 
-def test_focal_gradient_is_no_multiple_of_cross_entropys():
+def test_focal_gradient_is_not_proportional_to_cross_entropys():
     logits, label = sample()
     gradients = []
     for kind in ("ce", "focal"):
@@ -72,7 +72,7 @@ def test_focal_gradient_is_finite_where_the_prediction_is_certain():
     assert logits.grad.isfinite().all()
 
 
-def test_hard_pixels_are_the_hardest_of_each_picture():
+def test_ohem_takes_the_largest_losses_of_each_image():
     logits, label = sample()
     expected, count = 0.0, 0
     for one, truth in zip(logits, label, strict=True):
@@ -85,7 +85,7 @@ def test_hard_pixels_are_the_hardest_of_each_picture():
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
-def test_all_pixels_as_hard_ones_are_cross_entropy():
+def test_ohem_of_all_pixels_is_cross_entropy():
     logits, label = sample()
     weights = torch.tensor([0.5, 1.0, 3.0, 10.0])
     plain, hard = (build_loss(kind, class_weights=weights, ohem_fraction=1.0) for kind in ("ce", "ohem"))
@@ -107,17 +107,17 @@ class TestEveryLoss:
         total.backward()
         assert total == 0 and weight == 0 and (logits.grad == 0).all()
 
-    def test_parts_add_up_to_the_whole(self, kind):
+    def test_micro_batches_add_up_to_the_batch(self, kind):
         logits, label = sample()
         criterion = build_loss(kind, class_weights=torch.tensor([1.0, 2.0, 3.0, 4.0]))
         whole = criterion(logits, label)
-        parts = [criterion(logits[i : i + 1], label[i : i + 1]) for i in range(2)]
+        micro_batches = [criterion(logits[i : i + 1], label[i : i + 1]) for i in range(2)]
         for index in (0, 1):
-            assert float(sum(part[index] for part in parts)) == pytest.approx(float(whole[index]), rel=1e-6)
+            assert float(sum(result[index] for result in micro_batches)) == pytest.approx(float(whole[index]), rel=1e-6)
 
 
-def test_unknown_loss_names_the_choices():
-    with pytest.raises(UserError, match="choose one of ce, focal, ohem"):
+def test_an_unknown_loss_and_a_fraction_of_0_are_refused():
+    with pytest.raises(UserError, match="'dice': choose one of ce, focal, ohem"):
         build_loss("dice")
-    with pytest.raises(UserError, match="--ohem-fraction 0"):
+    with pytest.raises(UserError, match="`ohem_fraction` 0"):
         build_loss("ohem", ohem_fraction=0.0)

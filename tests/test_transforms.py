@@ -1,4 +1,4 @@
-"""The training crop: aligned to the pixel, padded with what does not count, and only what is kept is resampled."""
+"""The training crop: image and label stay aligned, padding is ignored, and only the kept pixels are resampled."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ def pair(size=(120, 90), seed=0, block=15) -> tuple[Image.Image, Image.Image]:
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 21, (size[1] // block, size[0] // block), dtype=np.uint8)
     label = np.kron(blocks, np.ones((block, block), np.uint8))
-    picture = np.stack([label * 10, 255 - label * 10, label * 5], -1)
-    return Image.fromarray(picture), Image.fromarray(label)
+    image = np.stack([label * 10, 255 - label * 10, label * 5], -1)
+    return Image.fromarray(image), Image.fromarray(label)
 
 
 def crop(seed: int, crop_size=(64, 80), base_size=None, size=(120, 90)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,8 +26,8 @@ def crop(seed: int, crop_size=(64, 80), base_size=None, size=(120, 90)) -> tuple
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_picture_and_label_are_aligned_to_the_pixel(seed):
-    """Both show the same edges: where the label's neighbourhood is one class, the image has its exact color."""
+def test_image_and_label_are_aligned_to_the_pixel(seed):
+    """Where the 3x3 pixels around a label's pixel are one class, the image has the exact color of this class."""
     image, label = crop(seed)
     inside = label[1:-1, 1:-1]
     shifts = [
@@ -42,8 +42,8 @@ def test_picture_and_label_are_aligned_to_the_pixel(seed):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_edges_fall_at_the_same_place(seed):
-    """The label's class is the one whose color the image is nearest to, up to a tie in the middle of an edge."""
+def test_edges_of_image_and_label_coincide(seed):
+    """Away from edges, the label is the class whose color is nearest to the image's."""
     image, label = crop(seed)
     guess = (image[0].float() / 10).round().int()
     is_edge = torch.zeros_like(label, dtype=torch.bool)
@@ -62,7 +62,7 @@ def test_padding_is_mean_color_and_ignored():
     assert (image[:, is_padding] == torch.tensor(FILL)[:, None]).all()
     assert not (image[:, ~is_padding] == torch.tensor(FILL)[:, None]).all(0).any()
     rows, columns = (~is_padding).any(1), (~is_padding).any(0)
-    assert (~is_padding).sum() == rows.sum() * columns.sum()  # the image lies in one rectangle, at the top
+    assert (~is_padding).sum() == rows.sum() * columns.sum()  # the image is one rectangle
 
 
 def test_sizes_types_and_scale_range():
@@ -79,20 +79,20 @@ def test_base_size_sets_the_short_side():
     assert 99 <= min(heights) < 150 and 300 < max(heights) <= 401
 
 
-def test_half_are_flipped():
-    """Padding moves to the left with the flip."""
+def test_half_of_the_samples_are_flipped():
+    """A flip moves the padding from the right to the left."""
     flipped = [bool((crop(seed, (400, 400))[1][:, 0] == IGNORE_INDEX).all()) for seed in range(60)]
     assert 15 < sum(flipped) < 45
 
 
-def test_the_crop_is_that_of_the_whole_resized_picture():
-    picture, label = pair(size=(240, 180))
+def test_the_crop_equals_that_of_the_whole_resized_image():
+    image, label = pair(size=(240, 180))
     rows, height = draw_window(180, 0.7, 64, np.random.default_rng(3))
     columns, width = draw_window(240, 0.7, 64, np.random.default_rng(4))
-    ours = resample(picture, rows, columns, (height, width))
+    ours = resample(image, rows, columns, (height, width))
     window = (columns.start, rows.start, columns.stop, rows.stop)
-    theirs = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, window)).transpose(2, 0, 1)
-    difference = np.abs(ours.numpy().astype(int) - theirs)[:, 1:-1, 1:-1]  # Pillow sees past the window's edge
+    theirs = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, window)).transpose(2, 0, 1)
+    difference = np.abs(ours.numpy().astype(int) - theirs)[:, 1:-1, 1:-1]  # Pillow reads beyond the window's edge
     assert difference.max() <= 1
     scale_y, scale_x = (rows.stop - rows.start) / height, (columns.stop - columns.start) / width
     ys = rows.start + np.floor((np.arange(height) + 0.5) * scale_y).astype(int)
@@ -100,17 +100,17 @@ def test_the_crop_is_that_of_the_whole_resized_picture():
     assert np.array_equal(resample_label(label, rows, columns, (height, width)).numpy(), np.asarray(label)[ys][:, xs])
 
 
-def test_windows_stay_inside_and_reach_everything():
-    random, seen = np.random.default_rng(0), np.zeros(50, bool)
+def test_windows_stay_inside_and_reach_every_pixel():
+    random, is_covered = np.random.default_rng(0), np.zeros(50, bool)
     for _ in range(300):
         window, length = draw_window(50, random.uniform(0.5, 2), 33, random)
         assert 0 <= window.start < window.stop <= 50 and 1 <= length <= 33
-        seen[window] = True
-    assert seen.all()
+        is_covered[window] = True
+    assert is_covered.all()
 
 
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
-def test_one_pixel_sides_work(size):
+def test_sides_of_one_pixel_are_cropped(size):
     transform = RandomScaleCrop((33, 33), fill=FILL)
     for seed in range(10):
         image, label = transform(Image.new("RGB", size), Image.new("L", size, 3), np.random.default_rng(seed))
@@ -118,7 +118,7 @@ def test_one_pixel_sides_work(size):
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone():
-    class ImageFiles:
+    class TwoImages:
         ids = ("a", "b")
 
         def __len__(self):
@@ -128,8 +128,8 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
             return pair(seed=index)
 
     def sample(seed, key):
-        np.random.seed(np.random.randint(1000))  # noqa: NPY002 - a state that must not matter
-        return TrainDataset(ImageFiles(), RandomScaleCrop((33, 33), fill=FILL), seed=seed)[key]
+        np.random.seed(np.random.randint(1000))  # noqa: NPY002 - the global state must not matter
+        return TrainDataset(TwoImages(), RandomScaleCrop((33, 33), fill=FILL), seed=seed)[key]
 
     one, two = sample(1, (3, 0)), sample(1, (3, 0))
     assert torch.equal(one["image"], two["image"]) and torch.equal(one["label"], two["label"]) and one["id"] == "a"
@@ -137,8 +137,8 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
         assert not torch.equal(one["image"], other["image"])
 
 
-def test_whole_pictures_keep_their_pixels():
-    picture, label = pair()
-    image, labels = whole_image(picture, label)
-    assert np.array_equal(image.numpy().transpose(1, 2, 0), np.asarray(picture))
-    assert np.array_equal(labels.numpy(), np.asarray(label))
+def test_whole_images_keep_their_pixels():
+    image, label = pair()
+    image_tensor, label_tensor = whole_image(image, label)
+    assert np.array_equal(image_tensor.numpy().transpose(1, 2, 0), np.asarray(image))
+    assert np.array_equal(label_tensor.numpy(), np.asarray(label))

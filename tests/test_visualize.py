@@ -1,4 +1,4 @@
-"""Sheets show what they say."""
+"""Example grids, overlays and legends show the right colors in the right places."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_colors_are_the_palettes_and_ignored_is_white():
     assert np.array_equal(color(np.array([[0, 3, 255]]), PALETTE)[0], [PALETTE[0], PALETTE[3], (255, 255, 255)])
 
 
-def test_a_row_is_input_truth_prediction():
+def test_a_row_is_image_label_prediction():
     row = example_row(example(), PALETTE, width=40)
     assert row.shape == (30, 3 * 40 + 12, 3)
     assert (row[:, :40] == 77).all()
@@ -27,26 +27,26 @@ def test_a_row_is_input_truth_prediction():
     assert (row[:20, 92:] == PALETTE[2]).all() and (row[20:, 92:] == 255).all()
 
 
-def test_a_sheet_takes_pictures_of_any_size():
+def test_a_grid_takes_images_of_any_size():
     names = ["ground", "a wall", "a very long name of a class", "sky"]
     image = grid([example(), example(300, 20), example(7, 90), example(1, 900)], names, PALETTE, width=50)
     assert image.width == 162 and image.height > 38 + 750 + 4 + 1
 
 
-def test_a_row_without_truth_is_input_and_all_of_the_prediction():
+def test_a_row_without_label_is_image_and_whole_prediction():
     row = example_row(example()._replace(label=None), PALETTE, width=40)
     assert row.shape == (30, 2 * 40 + 6, 3) and (row[:, :40] == 77).all() and (row[:, 46:] == PALETTE[2]).all()
 
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 2000), (900, 60), (97, 97), (30, 30), (1, 1)])
 @pytest.mark.parametrize("count", [1, 11, 150])
-def test_a_legend_leaves_two_thirds_of_the_height(size, count):
+def test_a_legend_takes_at_most_a_third_of_the_height(size, count):
     names, palette = [f"class number {number}" for number in range(count)], voc_palette(count)
     corner = corner_legend(range(count), names, palette, size)
     assert corner.width <= size[0] and corner.height <= max(1, size[1] // 3)
 
 
-def test_a_legend_is_as_small_as_its_text_and_lets_the_picture_through():
+def test_a_legend_is_small_and_half_transparent():
     names, palette = ["sky", "building", "pole", "road", "pavement", "tree", "car"], voc_palette(7)
     corner = corner_legend(range(7), names, palette, (480, 360))
     assert corner.width * corner.height < 0.1 * 480 * 360
@@ -54,11 +54,10 @@ def test_a_legend_is_as_small_as_its_text_and_lets_the_picture_through():
     assert set(np.unique(alpha)) > {128} and (alpha[:, -1] == 128).all()
 
 
-def test_classes_that_look_alike_are_told_apart_by_a_line():
-    """A black class over a black image, beside one that is left as it is."""
+def test_classes_of_one_color_are_separated_by_a_line():
+    """Both classes and the image are black."""
     label = np.zeros((30, 40), np.uint8)
     label[:, 20:] = 1
-    abbreviated = np.asarray(
-        overlay(np.zeros((30, 40, 3), np.uint8), label, ["sky", "night"], [(0, 0, 0)] * 2, opacity=0.6)
-    )
-    assert (abbreviated[:10, 20] == 128).all() and not abbreviated[:10, :20].any() and not abbreviated[:10, 21:].any()
+    image = overlay(np.zeros((30, 40, 3), np.uint8), label, ["sky", "night"], [(0, 0, 0)] * 2, opacity=0.6)
+    pixels = np.asarray(image)
+    assert (pixels[:10, 20] == 128).all() and not pixels[:10, :20].any() and not pixels[:10, 21:].any()
