@@ -457,12 +457,6 @@ def test_every_released_network_can_be_built():
         assert model.num_classes == released.num_classes, name
 
 
-def test_the_documents_list_every_name():
-    text = (Path(__file__).parents[1] / "docs/weights.md").read_text()
-    for name in (*zoo.SEGMENTATION, *zoo.BACKBONES):
-        assert f"`{name}`" in text, name
-
-
 def test_an_unknown_name_is_said_with_the_choices(capsys):
     assert evaluate.main(["--weights-from", "resnet_secret", "--dataset", "demo"]) == 2
     assert "--weights-from resnet_secret: unknown; choose one of mobilenetv2_dm05" in capsys.readouterr().err
