@@ -10,7 +10,7 @@ from typing import NoReturn
 from utils.errors import RunFailed, UserError
 
 # Parameters whose flag has another name; every other flag is --name-of-the-parameter
-FLAGS = {"output_stride": "--out-stride", "root": "--data-root", "window": "--crop-size", "decay": "--ema"}
+FLAGS = {"output_stride": "--out-stride", "root": "--data-root", "window": "--crop-size"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +32,7 @@ class DefaultsFormatter(argparse.HelpFormatter):
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, set[str]]:
     """The flags, and the names of those that stand on the command line."""
-    unset = object()
+    unset = object()  # argparse keeps what a namespace already has, so this marks the flags that are not given
     names = [action.dest for action in parser._actions if argparse.SUPPRESS not in (action.dest, action.default)]
     args = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, unset)))
     given = {name for name in names if getattr(args, name) is not unset}
