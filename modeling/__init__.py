@@ -3,6 +3,7 @@
 from modeling.architecture import HEADS, Architecture
 from modeling.backbone import BACKBONES
 from modeling.deeplab import DeepLab
+from modeling.pretrained.load import load_backbone_weights
 
 __all__ = ["BACKBONES", "HEADS", "Architecture", "DeepLab", "build_model"]
 
@@ -20,10 +21,10 @@ def build_model(
     wide_tap: bool = False,
     partial_weights: bool = False,
 ) -> DeepLab:
-    """The network of `Architecture(...)`, which explains the arguments, its backbone filled from `backbone_weights`.
+    """Build the network that `Architecture` describes with these arguments, and load weights into its backbone.
 
     `backbone_weights`: none, imagenet, a name in `modeling.pretrained.zoo`, or a file.
-    Raises UserError for what does not exist, and for weights that do not fill the backbone (unless `partial_weights`).
+    Raises UserError for an invalid argument, and for weights that do not fill the backbone (unless `partial_weights`).
     """
     architecture = Architecture(
         backbone=backbone, num_classes=num_classes, output_stride=output_stride, head=head, multi_grid=multi_grid,
@@ -31,7 +32,5 @@ def build_model(
     )  # fmt: skip
     model = architecture.build()
     if backbone_weights != "none":
-        from modeling.pretrained.load import load_backbone_weights  # here: it imports this package
-
         load_backbone_weights(model, backbone, backbone_weights, is_partial=partial_weights)
     return model

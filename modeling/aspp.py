@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling (DeepLabV3 section 3.3; parts, order and rates as the official `model.py`)."""
+"""Atrous spatial pyramid pooling (DeepLabV3 section 3.3; branches, order and rates as in the official `model.py`)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,11 @@ from utils.geometry import resize
 RATES_AT_16 = (6, 12, 18)
 
 
-class ImagePooling(nn.Sequential):
-    """The mean over the whole image, through a 1x1 convolution, at every place of the map."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(*ConvBNReLU(in_channels, out_channels))
+class ImagePooling(ConvBNReLU):
+    """Image-level features: `[B, in_channels, h, w] -> [B, out_channels, h, w]`, the same at every position."""
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled = features.mean((2, 3), keepdim=True)  # [B, C, 1, 1]
+        pooled = features.mean((2, 3), keepdim=True)  # [B, in_channels, 1, 1]
         return resize(super().forward(pooled), features.shape[-2:])
 
 
@@ -41,9 +38,9 @@ class ASPP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         pyramid = torch.cat([branch(features) for branch in self.branches], dim=1)  # [B, 256 * branches, h, w]
-        return self.dropout(self.project(pyramid))
+        return self.dropout(self.project(pyramid))  # [B, 256, h, w]
 
 
 def aspp_rates(output_stride: int) -> tuple[int, ...]:
-    """(6, 12, 18) at stride 16: the same reach in the image at every other stride."""
+    """(6, 12, 18) at output stride 16, doubled at 8, halved at 32: the same distances in pixels of the image."""
     return tuple(rate * 16 // output_stride for rate in RATES_AT_16)

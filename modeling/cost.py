@@ -18,12 +18,12 @@ from utils.flags import Parser, positive, positive_int, run_command
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Convolutions, batch-norm affine and the logits' bias; running statistics are no parameters."""
+    """The number of parameters: convolutions, batch norm and the classifier's bias, without running statistics."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_macs(model: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of the convolutions for one image of `size` (height, width). `model` is on any device."""
+    """Multiply-accumulates of the convolutions for one image of `size` (height, width), on the device of `model`."""
     image = torch.empty(1, 3, *size, device=next(model.parameters()).device)
     was_training = model.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -40,7 +40,7 @@ def cost(architecture: Architecture, *, size: tuple[int, int]) -> tuple[int, int
 
 
 def giga(macs: int) -> str:
-    """In units of 1e9, with four digits where it is small."""
+    """In units of 1e9, with two decimals, or three below 10."""
     return f"{macs / 1e9:.{2 if macs >= 1e10 else 3}f}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from modeling.layers import pad_strided_convolutions
+from modeling.layers import batch_norms, pad_strided_convolutions, set_epsilon
 from utils.geometry import resize
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -14,9 +14,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class DeepLab(nn.Module):
     """`image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`, any H and W.
 
-    The preprocessing that its weights were trained with belongs to the network and its checkpoints (`preprocessing`):
-    `mean` and `std` of the image (RGB, of values in 0..1), the epsilon of batch norm in each part, and the padding of
-    strided convolutions.
+    `backbone` is what a `BackboneSpec` builds. The network also holds the preprocessing that its weights were trained
+    with: `mean` and `std` of the image (RGB, values in 0..1), and see `preprocessing`.
     """
 
     def __init__(self, backbone: nn.Module, aspp: nn.Module, decoder: nn.Module):
@@ -29,9 +28,9 @@ class DeepLab(nn.Module):
         self.is_batch_norm_frozen = False
 
     def forward(self, image: Tensor) -> Tensor:
-        low_level, features = self.backbone(image)
-        logits = self.decoder(self.aspp(features), low_level)
-        return resize(logits, image.shape[-2:])
+        low_level, features = self.backbone(image)  # [B, C, H/4, W/4], [B, C, H/output_stride, W/output_stride]
+        logits = self.decoder(self.aspp(features), low_level)  # [B, K, H/4, W/4]
+        return resize(logits, image.shape[-2:])  # [B, K, H, W]
 
     @property
     def output_stride(self) -> int:
@@ -43,7 +42,9 @@ class DeepLab(nn.Module):
 
     @property
     def preprocessing(self) -> dict:
-        """Plain values for a checkpoint: `mean`, `std`, `epsilon` {part: value}, `padding` (symmetric or same)."""
+        """Plain values for a checkpoint: `mean`, `std`, `epsilon` of the batch norms in backbone, aspp and decoder,
+        `padding` of the backbone's strided convolutions (symmetric or same).
+        """
         norms = {name: batch_norms(part) for name, part in self.named_children()}
         epsilon = {name: layers[0].eps for name, layers in norms.items() if layers}
         return {"mean": list(self.mean), "std": list(self.std), "epsilon": epsilon, "padding": self.padding}
@@ -56,16 +57,16 @@ class DeepLab(nn.Module):
         epsilon: Mapping[str, float] | None = None,
         padding: str | None = None,
     ) -> None:
-        """Set the given entries of `preprocessing`, in place."""
+        """Set the given entries of `preprocessing` in place."""
         self.mean, self.std = tuple(mean or self.mean), tuple(std or self.std)
-        for name, value in (epsilon or {}).items():
-            set_epsilon(getattr(self, name), value)
+        for part, value in (epsilon or {}).items():
+            set_epsilon(self.get_submodule(part), value)
         if padding is not None:
             self.padding = padding
             pad_strided_convolutions(self.backbone, padding)
 
     def freeze_batch_norm(self) -> None:
-        """Keep statistics and affine as they are from now on, in every later `.train()`."""
+        """Stop updating statistics, weight and bias of batch norm, also after a later `.train()`."""
         self.is_batch_norm_frozen = True
         for layer in batch_norms(self):
             layer.requires_grad_(False)
@@ -81,13 +82,3 @@ class DeepLab(nn.Module):
             for layer in batch_norms(self):
                 layer.eval()
         return self
-
-
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm)]
-
-
-def set_epsilon(module: nn.Module, value: float) -> None:
-    """Set the epsilon of every batch norm below `module`."""
-    for layer in batch_norms(module):
-        layer.eps = value

@@ -1,4 +1,4 @@
-"""Layers that several parts of the network share, and the one rule for atrous rates."""
+"""Layers that several parts of the network share, their atrous rates, padding, epsilon and initialization."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ from utils.errors import UserError
 
 
 class ConvBNReLU(nn.Sequential):
-    """Convolution without bias, batch norm, ReLU. Keeps the map's size at stride 1, whatever the rate."""
+    """Convolution without bias, batch norm, ReLU. At stride 1 it keeps height and width, at any atrous rate."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, rate: int = 1):
         super().__init__(
@@ -20,7 +20,7 @@ class ConvBNReLU(nn.Sequential):
 
 
 class SeparableConvBNReLU(nn.Sequential):
-    """3x3 depthwise, BN, ReLU, then 1x1, BN, ReLU: the paper's atrous separable convolution, as its code has it."""
+    """Atrous separable convolution (DeepLabV3+ section 3.1): 3x3 depthwise, BN, ReLU, then 1x1 pointwise, BN, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, rate: int = 1):
         super().__init__(
@@ -34,17 +34,25 @@ class SeparableConvBNReLU(nn.Sequential):
 
 
 def conv3x3(in_channels: int, out_channels: int, *, rate: int = 1, is_separable: bool) -> nn.Sequential:
-    """The head's 3x3 convolution in either form."""
+    """A 3x3 convolution of ASPP or decoder, depthwise separable or full."""
     if is_separable:
         return SeparableConvBNReLU(in_channels, out_channels, rate=rate)
     return ConvBNReLU(in_channels, out_channels, 3, rate=rate)
 
 
-def atrous_plan(strides: Iterable[int], output_stride: int, *, stem_stride: int = 2) -> list[tuple[int, int]]:
-    """(stride, rate) to run each unit with, given the strides it has in the classification network.
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """The shortcut of a residual unit that changes stride or channels: 1x1 convolution, BN."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
 
-    Once the network's stride is reached, a unit loses its own: it runs at the rate so far, and only the units after
-    it are dilated by what it lost (TF `stack_blocks_dense` and slim's `mobilenet_base`).
+
+def atrous_plan(strides: Iterable[int], output_stride: int, *, stem_stride: int = 2) -> list[tuple[int, int]]:
+    """(stride, rate) of each unit at `output_stride`, given the `strides` of the classification network.
+
+    Once `output_stride` is reached, a unit runs at stride 1 and the current rate, and the rate of the units after it is
+    multiplied by the stride it lost (TF `stack_blocks_dense` and slim's `mobilenet_base`).
     """
     plan, current, rate = [], stem_stride, 1
     for stride in strides:
@@ -58,14 +66,14 @@ def atrous_plan(strides: Iterable[int], output_stride: int, *, stem_stride: int 
 
 
 def dilate(conv: nn.Conv2d, rate: int) -> None:
-    """Give a library block's 3x3 convolution an atrous rate, in place; its weights do not depend on it."""
+    """Set the atrous rate of a 3x3 convolution in place, with the padding that keeps height and width."""
     conv.dilation = conv.padding = (rate, rate)
 
 
 class SameConv2d(nn.Conv2d):
-    """A strided convolution with TensorFlow's SAME padding: where it is odd, the larger half is right and bottom.
+    """A strided convolution with TensorFlow's SAME padding: if it is odd, right and bottom get the extra pixel.
 
-    It differs from symmetric padding on even sides, by a shift of one pixel.
+    On even sides the result differs from symmetric padding by a shift of one pixel.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -80,7 +88,7 @@ PADDINGS = {"symmetric": nn.Conv2d, "same": SameConv2d}
 
 
 def pad_strided_convolutions(module: nn.Module, padding: str) -> None:
-    """Give every strided convolution below `module` this rule: symmetric (PyTorch's) or same (TensorFlow's).
+    """Set the padding of every strided convolution below `module`: symmetric (PyTorch's) or same (TensorFlow's).
 
     Each is replaced by one of the other class that holds the same parameters.
     """
@@ -95,7 +103,7 @@ def pad_strided_convolutions(module: nn.Module, padding: str) -> None:
 
 
 def converted(conv: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:
-    """`conv` as `kind`, with the same parameters."""
+    """`conv` as a module of class `kind`, with the same parameters."""
     other = kind(
         conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
         bias=conv.bias is not None, device="meta",
@@ -104,24 +112,30 @@ def converted(conv: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:
     return other.train(conv.training)
 
 
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Every batch norm below `module`, synchronized or local."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm)]
+
+
+def set_epsilon(module: nn.Module, epsilon: float) -> None:
+    """Set the epsilon of every batch norm below `module`."""
+    for layer in batch_norms(module):
+        layer.eps = epsilon
+
+
 def initialize(module: nn.Module) -> None:
-    """He et al. (2015) for every convolution below `module`, 1 and 0 for batch norm."""
+    """He et al. (2015) for every convolution below `module`; batch norm keeps PyTorch's weight 1 and bias 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
 
 def init_depthwise_identity(head: nn.Module) -> None:
-    """Let each depthwise convolution of ASPP and decoder begin as the identity: center tap 1, the eight around it 0.
+    """Initialize each depthwise 3x3 convolution of ASPP and decoder as the identity: center weight 1, outer weights 0.
 
-    On crops, the outer taps of a wide rate fall into the padding and learn nothing (all of rate 18 on a 17x17 map).
-    With random values they would speak for the first time when whole images are scored: CamVid at 257 crops, after
-    4 epochs, gave 0.15 mIoU instead of 0.40 at the same training loss.
+    If the feature map of a crop is no larger than the atrous rate, the outer weights multiply only padding and get no
+    gradient (rate 18 on a 17x17 map). Random ones would keep their values and first take effect on whole images: CamVid
+    at 257 crops, after 4 epochs, scored 0.15 mIoU instead of 0.40 at the same training loss.
     """
     for layer in head.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:

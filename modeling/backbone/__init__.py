@@ -1,4 +1,4 @@
-"""Backbones by name. A new one is a file beside this one and a line of this table."""
+"""Backbones by name. A new one is a file in this folder and a line in this table."""
 
 from modeling.backbone import drn, mobilenet, resnet, resnet_beta, xception
 from modeling.backbone.spec import BackboneSpec

@@ -1,30 +1,32 @@
 """ResNet-50 and ResNet-101 of torchvision's blocks, with atrous rates in place of the last strides.
 
-The names are torchvision's, so its ImageNet weights load key for key.
+The names are torchvision's, so its ImageNet weights load without renaming.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights
-from torchvision.models.resnet import Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from modeling.backbone.spec import BackboneSpec
-from modeling.layers import dilate, initialize
+from modeling.layers import dilate, initialize, projection
 
-# output stride -> (stride, rate) of layer3 and layer4; the unit that loses its stride takes the new rate at once
+# output stride -> (stride, rate) of layer3 and layer4. The new rate also holds for the unit that loses its stride
 ATROUS = {8: ((1, 2), (1, 4)), 16: ((2, 1), (1, 2)), 32: ((2, 1), (2, 1))}
 MULTI_GRID = (1, 2, 4)  # DeepLabV3 (arXiv 1706.05587), section 3.2.1
 
 
 class ResNet(nn.Module):
-    """`depths` are the numbers of units in layer1..4: (3, 4, 6, 3) or (3, 4, 23, 3).
+    """`image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
 
-    `image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
+    `depths`: the number of units in layer1..4, (3, 4, 6, 3) or (3, 4, 23, 3). `multi_grid`: multiply the rates of
+    layer4's three units by 1, 2, 4.
     """
 
-    low_level_channels = 4 * 64
-    out_channels = 4 * 512
+    low_level_channels = 256
+    out_channels = 2048
 
     def __init__(self, depths: tuple[int, int, int, int], *, output_stride: int, multi_grid: bool = False):
         super().__init__()
@@ -35,26 +37,32 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = make_layer(64, 64, stride=1, rates=[1] * depths[0])
-        self.layer2 = make_layer(256, 128, stride=2, rates=[1] * depths[1])
-        self.layer3 = make_layer(512, 256, stride=stride3, rates=[rate3] * depths[2])
-        self.layer4 = make_layer(1024, 512, stride=stride4, rates=[rate4 * factor for factor in grid])
+        self.layer1 = make_layer(Bottleneck, 64, 64, rates=[1] * depths[0])
+        self.layer2 = make_layer(Bottleneck, 256, 128, stride=2, rates=[1] * depths[1])
+        self.layer3 = make_layer(Bottleneck, 512, 256, stride=stride3, rates=[rate3] * depths[2])
+        self.layer4 = make_layer(Bottleneck, 1024, 512, stride=stride4, rates=[rate4 * factor for factor in grid])
         initialize(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         stem = self.maxpool(self.relu(self.bn1(self.conv1(image))))  # [B, 64, H/4, W/4]
-        low_level = self.layer1(stem)
-        return low_level, self.layer4(self.layer3(self.layer2(low_level)))
+        low_level = self.layer1(stem)  # [B, 256, H/4, W/4]
+        features = self.layer4(self.layer3(self.layer2(low_level)))  # [B, 2048, H/output_stride, W/output_stride]
+        return low_level, features
 
 
-def make_layer(in_channels: int, planes: int, *, stride: int, rates: list[int]) -> nn.Sequential:
-    """Bottleneck units, one for each rate; the first one changes the stride and the number of channels."""
-    out_channels = planes * Bottleneck.expansion
-    shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-    units = [Bottleneck(in_channels, planes, stride, shortcut)]
-    units += [Bottleneck(out_channels, planes) for _ in rates[1:]]
+def make_layer(
+    block: type[BasicBlock | Bottleneck], in_channels: int, planes: int, *, stride: int = 1, rates: Sequence[int]
+) -> nn.Sequential:
+    """Residual units, one for each atrous rate; the first one changes the stride and the number of channels."""
+    out_channels = planes * block.expansion
+    has_projection = stride != 1 or in_channels != out_channels
+    shortcut = projection(in_channels, out_channels, stride) if has_projection else None
+    units = [block(in_channels, planes, stride, shortcut)]
+    units += [block(out_channels, planes) for _ in rates[1:]]
     for unit, rate in zip(units, rates, strict=True):
-        dilate(unit.conv2, rate)
+        for layer in unit.children():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                dilate(layer, rate)
     return nn.Sequential(*units)
 
 

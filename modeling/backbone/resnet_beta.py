@@ -1,90 +1,94 @@
-"""ResNet-v1-beta 50 and 101, graph for graph as the official `core/resnet_v1_beta.py`: the paper's ResNet.
+"""ResNet-v1-beta 50 and 101, the paper's ResNet; the same graph as the official `core/resnet_v1_beta.py`.
 
-Three 3x3 convolutions are the stem, and the stride of a block sits in its last unit, where torchvision has it in the
-first.
+The stem is three 3x3 convolutions, and a layer's stride is in its last unit (torchvision: in its first).
 """
 
+from collections.abc import Iterable
 from functools import partial
+from itertools import islice
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
 from modeling.backbone.resnet import MULTI_GRID
-from modeling.backbone.spec import BackboneSpec
-from modeling.layers import ConvBNReLU, atrous_plan, dilate, initialize
+from modeling.backbone.spec import TENSORFLOW_MODELS, BackboneSpec
+from modeling.layers import ConvBNReLU, atrous_plan, dilate, initialize, projection
 
 
 class ResNetBeta(nn.Module):
-    """`depths` are the numbers of units in layer1..4: (3, 4, 6, 3) or (3, 4, 23, 3).
+    """`image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
 
-    `image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
-    The low-level features are the residual of layer1's second unit, before it is added.
+    `depths`: the number of units in layer1..4, (3, 4, 6, 3) or (3, 4, 23, 3). `multi_grid`: multiply the rates of
+    layer4's three units by 1, 2, 4. The low-level features are the residual of layer1's second unit, before the sum
+    with the shortcut.
     """
 
-    low_level_channels = 4 * 64
-    out_channels = 4 * 512
+    low_level_channels = 256
+    out_channels = 2048
 
     def __init__(self, depths: tuple[int, int, int, int], *, output_stride: int, multi_grid: bool = False):
         super().__init__()
         self.output_stride = output_stride
         strides = [stride for depth in depths[:3] for stride in [1] * (depth - 1) + [2]] + [1] * depths[3]
         plan = iter(atrous_plan(strides, output_stride, stem_stride=4))
-        grids = [[1] * depth for depth in depths[:3]] + [list(MULTI_GRID) if multi_grid else [1] * depths[3]]
-        self.stem = nn.Sequential(
-            ConvBNReLU(3, 64, 3, stride=2), ConvBNReLU(64, 64, 3), ConvBNReLU(64, 128, 3)
-        )  # [B, 128, H/2, W/2]
-        in_channels = 128
-        for number, grid in enumerate(grids, start=1):
-            planes, units = 32 * 2**number, []
-            for factor in grid:
-                units.append(make_unit(in_channels, planes, next(plan), factor))
-                in_channels = planes * Bottleneck.expansion
-            self.add_module(f"layer{number}", nn.Sequential(*units))
+        grid = MULTI_GRID if multi_grid else (1, 1, 1)
+        self.stem = nn.Sequential(ConvBNReLU(3, 64, 3, stride=2), ConvBNReLU(64, 64, 3), ConvBNReLU(64, 128, 3))
+        self.layer1 = make_layer(128, 64, islice(plan, depths[0]))
+        self.layer2 = make_layer(256, 128, islice(plan, depths[1]))
+        self.layer3 = make_layer(512, 256, islice(plan, depths[2]))
+        self.layer4 = make_layer(
+            1024, 512, [(stride, rate * factor) for (stride, rate), factor in zip(plan, grid, strict=True)]
+        )
         initialize(self)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.layer1[0](max_pool_same(self.stem(image)))
-        low_level = residual(self.layer1[1], features)
+        features = self.layer1[0](max_pool_same(self.stem(image)))  # [B, 256, H/4, W/4]
+        low_level = residual(self.layer1[1], features)  # [B, 256, H/4, W/4]
         features = self.layer1[2](F.relu(features + low_level))
-        return low_level, self.layer4(self.layer3(self.layer2(features)))
+        features = self.layer4(self.layer3(self.layer2(features)))  # [B, 2048, H/output_stride, W/output_stride]
+        return low_level, features
 
 
-def make_unit(in_channels: int, planes: int, stride_and_rate: tuple[int, int], factor: int) -> Bottleneck:
-    """A bottleneck. Where channels change, its shortcut is a 1x1 convolution, else every `stride`th pixel."""
-    (stride, rate), out_channels = stride_and_rate, planes * Bottleneck.expansion
-    shortcut = nn.MaxPool2d(1, stride) if stride > 1 else None
-    if in_channels != out_channels:
-        conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-        shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
-    unit = Bottleneck(in_channels, planes, stride, shortcut)
-    dilate(unit.conv2, rate * factor)
-    return unit
+def make_layer(in_channels: int, planes: int, plan: Iterable[tuple[int, int]]) -> nn.Sequential:
+    """Bottleneck units, one for each (stride, rate) of `plan`."""
+    units, out_channels = [], planes * Bottleneck.expansion
+    for stride, rate in plan:
+        shortcut = None
+        if in_channels != out_channels:
+            shortcut = projection(in_channels, out_channels, stride)
+        elif stride > 1:
+            shortcut = nn.MaxPool2d(1, stride)  # every `stride`th pixel
+        unit = Bottleneck(in_channels, planes, stride, shortcut)
+        dilate(unit.conv2, rate)
+        units.append(unit)
+        in_channels = out_channels
+    return nn.Sequential(*units)
 
 
 def residual(unit: Bottleneck, features: Tensor) -> Tensor:
-    """What a unit adds to its shortcut."""
+    """The output of a unit's third batch norm, which the unit adds to its shortcut."""
     features = unit.relu(unit.bn1(unit.conv1(features)))
     features = unit.relu(unit.bn2(unit.conv2(features)))
     return unit.bn3(unit.conv3(features))
 
 
 def max_pool_same(features: Tensor) -> Tensor:
-    """3x3 at stride 2, padded as TensorFlow's SAME: on even sides right and bottom alone. Zeros: they follow a ReLU."""
+    """3x3 max pooling at stride 2 with TensorFlow's SAME padding. Zeros do, since `features` come from a ReLU.
+
+    [B, C, H/2, W/2] -> [B, C, H/4, W/4]
+    """
     height, width = features.shape[-2:]
+    # Even sides are padded only right and bottom
     return F.max_pool2d(F.pad(features, (width % 2, 1, height % 2, 1)), 3, 2)
 
 
-MODELS = "http://download.tensorflow.org/models"
+def spec(depths: tuple[int, int, int, int], archive: str) -> BackboneSpec:
+    imagenet = f"{TENSORFLOW_MODELS}/{archive}.tar.gz"
+    return BackboneSpec(build=partial(ResNetBeta, depths), options=("multi_grid",), imagenet=imagenet)
+
+
 BACKBONES = {
-    "resnet_beta": BackboneSpec(
-        build=partial(ResNetBeta, (3, 4, 23, 3)),
-        options=("multi_grid",),
-        imagenet=f"{MODELS}/resnet_v1_101_2018_05_04.tar.gz",
-    ),
-    "resnet50_beta": BackboneSpec(
-        build=partial(ResNetBeta, (3, 4, 6, 3)),
-        options=("multi_grid",),
-        imagenet=f"{MODELS}/resnet_v1_50_2018_05_04.tar.gz",
-    ),
+    "resnet_beta": spec((3, 4, 23, 3), "resnet_v1_101_2018_05_04"),
+    "resnet50_beta": spec((3, 4, 6, 3), "resnet_v1_50_2018_05_04"),
 }

@@ -1,19 +1,21 @@
-"""What a backbone declares of itself, in its own file."""
+"""What a backbone's file declares of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
+TENSORFLOW_MODELS = "http://download.tensorflow.org/models"  # Google's released weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """One named backbone.
 
-    `build(output_stride=..., **options)` gives a module with `low_level_channels`, `out_channels` and `output_stride`
+    `build(output_stride=..., **options)` returns a module with `low_level_channels`, `out_channels` and `output_stride`
     whose forward is `image [B, 3, H, W] -> low-level [B, C, H/4, W/4], features [B, out_channels, H/stride, W/stride]`.
-    `options`: the fields of `Architecture` that it takes beside the stride. `imagenet`: the address of its ImageNet
-    weights, None where there are none.
+    `options`: the fields of `Architecture` that `build` takes besides the stride. `imagenet`: the address of its
+    ImageNet weights, or None.
     """
 
     build: Callable[..., nn.Module]
