@@ -40,12 +40,12 @@ SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "fwiou", "per_class")
 def test_every_protocol_names_itself(run):
     _, whole, said = run()
     assert whole["protocol"] == "whole" and whole["scales"] == [1.0] and whole["flip"] is False
-    assert "protocol whole, stride 16, scales 1.0, 2 images" in said.out
+    assert "protocol whole, output stride 16, scales 1.0, 2 images" in said.out
     _, same, _ = run("--scales", "1.0")
     assert all(same[name] == whole[name] for name in SCORES)
     _, window, said = run("--protocol", "slide", "--crop-size", "64", "--stride", "9")
     assert window["crop_size"] == [64, 64] and window["stride"] == [9, 9]
-    assert "protocol slide, crop size 64x64, stride 9x9, stride 16" in said.out
+    assert "protocol slide, crop size 64x64, stride 9x9, output stride 16" in said.out
     assert all(window[name] == whole[name] for name in SCORES)  # larger than the images
     _, small, _ = run("--protocol", "slide", "--crop-size", "33", "17")
     assert small["crop_size"] == [33, 17] and small["stride"] == [22, 11]

@@ -1,1 +1,1 @@
-"""Scores of a segmentation: the loop, the confusion matrix, and what is drawn and written from them."""
+"""Scores of a segmentation: the loop, the confusion matrix and further scores, and the files made from them."""

@@ -1,7 +1,5 @@
 """A row of scores for every image."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +7,7 @@ import torch
 from torch import Tensor
 
 from utils.distributed import all_gather
-from utils.run.files import write_atomically
-from utils.scoring.metrics import ConfusionMatrix
+from utils.scoring.metrics import ConfusionMatrix, write_csv
 
 COLUMNS = ("id", "miou", "accuracy", "pixels")
 
@@ -33,9 +30,5 @@ class PerImage:
         self.rows = {key: row for rows in all_gather(self.rows) for key, row in rows.items()}
 
     def write(self, path: Path, ids: Sequence[str]) -> None:
-        """As CSV in the order of `ids`; nothing where an image has no labeled pixel."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([key, *("" if value is None else value for value in self.rows[key])] for key in ids)
-        write_atomically(path, text.getvalue().encode())
+        """Write CSV in the order of `ids`; the scores of an image without labeled pixels stay empty."""
+        write_csv(path, COLUMNS, ([key, *self.rows[key]] for key in ids))  # csv writes None as an empty field

@@ -10,7 +10,7 @@ DPI = 120
 
 
 def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, whole: float | None) -> None:
-    """mIoU (0..1) against the width of the band in pixels, and that of the whole images as a line."""
+    """Plot mIoU (0..1) against the width of the band in pixels; a dashed line shows that of `whole` images."""
     points = [(int(width), 100 * value) for width, value in miou.items() if value is not None]
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.add_subplot()
@@ -28,20 +28,20 @@ def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, wh
 
 
 def plot_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:
-    """`counts[truth, prediction]` as the share of each true class, in %."""
+    """Plot `counts[truth, prediction]` in percent of each true class; numbers in the cells up to 40 classes."""
     totals = counts.sum(1, keepdims=True)
-    shares = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    percentages = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     side = max(4, 1.8 + 0.36 * len(classes))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot(title="% of the true class")
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.imshow(percentages, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(classes)), labels=classes, rotation=90)
     axes.set_yticks(range(len(classes)), labels=classes)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     if len(classes) <= 40:
-        for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                color = "white" if share > 55 else "black"
-                axes.text(column, row, f"{share:.0f}", ha="center", va="center", size=7, color=color)
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")  # names of any length leave no empty strip beside the square
+        for (row, column), value in np.ndenumerate(percentages):
+            if value >= 0.5:
+                color = "white" if value > 55 else "black"
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", size=7, color=color)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")  # long class names would leave an empty strip beside the square

@@ -13,25 +13,29 @@ from utils.scoring.plots import plot_confusion, plot_trimap
 from utils.scoring.visualize import Example, grid
 
 
-def print_scores(scores: dict, how: dict) -> None:
-    """The table, the further scores, and `how` they were made: protocol, sizes, stride, scales."""
+def print_scores(scores: dict, settings: dict) -> None:
+    """Print the table, the scores near borders, and the `settings` they depend on: protocol, strides, scales."""
     print(table(scores))
     if trimap := scores.get("trimap"):
         print(f"trimap, {trimap['border']} borders:")
-        print("".join(f"  {width:>4} px {percent(miou):>7}\n" for width, miou in trimap["miou"].items()), end="")
+        for width, miou in trimap["miou"].items():
+            print(f"  {width:>4} px {percent(miou):>7}")
     if boundary := scores.get("boundary"):
         print(f"boundary IoU, {boundary['ratio']:g} of the diagonal: {percent(boundary['miou'])}")
-    sizes = "".join(f", {name} {how[name][0]}x{how[name][1]}" for name in ("crop_size", "stride") if name in how)
-    print(
-        f"protocol {how['protocol']}{sizes.replace('_', ' ')}, stride {how['out_stride']}, "
-        f"scales {' '.join(map(str, how['scales']))}{', flip' if how['flip'] else ''}, {how['pictures']} images"
-    )
+    parts = [f"protocol {settings['protocol']}"]
+    for name, key in (("crop size", "crop_size"), ("stride", "stride")):
+        if key in settings:
+            parts.append(f"{name} {settings[key][0]}x{settings[key][1]}")
+    parts += [f"output stride {settings['out_stride']}", f"scales {' '.join(map(str, settings['scales']))}"]
+    if settings["flip"]:
+        parts.append("flip")
+    print(", ".join([*parts, f"{settings['pictures']} images"]))
 
 
 def write_results(
-    folder: Path,
+    out: Path,
     scores: dict | None,
-    how: dict,
+    settings: dict,
     counts: Tensor,
     examples: Sequence[Example],
     *,
@@ -40,22 +44,23 @@ def write_results(
     per_image: PerImage | None,
     ids: Sequence[str],
 ) -> None:
-    """Write metrics.json, per_image.csv, confusion.csv, confusion.png, trimap.png and sheet.png, and print each path.
+    """Write metrics.json, per_image.csv, confusion.csv, confusion.png, sheet.png and, if scored, trimap.png into `out`.
 
-    Without `scores` (no labels) only sheet.png. Raises UserError where `folder` cannot be written.
+    `counts` int64 [K, K] of the confusion matrix, `ids` in the order of per_image.csv. Without `scores` (no labels)
+    only sheet.png is written. Prints each path. Raises UserError if `out` cannot be written.
     """
     files = {"sheet.png": grid(examples, classes, palette).save}
     if scores is not None:
         files = {
-            "metrics.json": lambda path: write_metrics(path, scores, **how),
+            "metrics.json": lambda path: write_metrics(path, scores, **settings),
             "per_image.csv": lambda path: per_image.write(path, ids),
             "confusion.csv": lambda path: write_confusion(path, counts.numpy(), classes),
             "confusion.png": lambda path: plot_confusion(path, counts.numpy(), classes),
         } | files
         if trimap := scores.get("trimap"):
             files["trimap.png"] = lambda path: plot_trimap(path, **trimap, whole=scores["miou"])
-    with writing(folder, "give another --out"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(out, "give another `out`"):
+        out.mkdir(parents=True, exist_ok=True)
         for name, write in files.items():
-            write(folder / name)
-            print(folder / name)
+            write(out / name)
+            print(out / name)

@@ -12,18 +12,18 @@ from utils.errors import writing
 
 
 class Submission:
-    """Writes each prediction below `folder`, with the name and content that `to_file(id, prediction)` gives."""
+    """Writes each prediction below `folder`: `to_file(id, prediction)` gives its relative path and its image."""
 
     def __init__(self, folder: Path, to_file: Callable[[str, np.ndarray], tuple[Path, Image.Image]]):
         self.folder, self.to_file = folder, to_file
 
     def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
-        """`prediction` uint8 [H, W]."""
+        """`prediction` uint8 [H, W]. Raises UserError if the file cannot be written."""
         name, image = self.to_file(key, prediction.numpy())
         path = self.folder / name
-        with writing(path, "give another --save-predictions"):
+        with writing(path, "give another `save_predictions`"):
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
 
     def all_reduce(self, device: torch.device) -> None:
-        """Every process has written its own."""
+        """Nothing to merge: each process writes the files of its own images."""
