@@ -1,0 +1,234 @@
+"""The training loop alone, on a toy: order of the steps, stops, checkpoints, losses and weights that are not finite."""
+
+import signal
+import time
+
+import pytest
+import torch
+from toy import ToySignals, toy_trainer
+
+from benchmarks.kill_resume import differences
+from engine import Trainer
+from utils.errors import RunFailed
+from utils.losses import CrossEntropy
+from utils.run.signals import StopSignals
+
+
+def request_stop(signals: ToySignals) -> None:
+    signals.received = signal.SIGTERM
+
+
+def same_end(one: Trainer, two: Trainer) -> bool:
+    """The same weights, momentum and counters, bit for bit."""
+    return differences(one.state_dict(), two.state_dict()) == []
+
+
+def raise_signals(number: int, count: int = 1):
+    def action() -> None:
+        for _ in range(count):
+            signal.raise_signal(number)
+
+    return action
+
+
+def test_an_epoch_is_saved_before_it_is_scored_and_the_best_before_the_latest():
+    trainer = toy_trainer(before_image={})
+    assert trainer.fit() == 0
+    recorder = trainer.recorder
+    assert recorder.opened == (0, 0, 0) and recorder.closed == 6
+    assert [row["step"] for row in recorder.steps] == [1, 2, 3, 4, 5, 6]
+    assert [(row["epoch"], row["step"]) for row in recorder.epochs] == [(1, 3), (2, 6)]
+    assert recorder.epochs[0]["is_best"] and recorder.validations == [3, 6]
+    assert recorder.saves[:3] == [("latest", 3), ("best", 3), ("latest", 3)]
+    # Before the validation the epoch is neither counted nor logged
+    assert [(state["epoch"], state["counted_step"]) for state in recorder.states[:3]] == [(0, 0), (1, 3), (1, 3)]
+    # A finished trainer has nothing left to do
+    again = toy_trainer(before_image={}, state=recorder.states[-1])
+    assert again.is_finished and again.fit() == 0 and again.recorder.saves == []
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_steps():
+    trainer = toy_trainer(max_steps=5)
+    trainer.fit()
+    losses = [row["loss"] for row in trainer.recorder.steps]
+    means = [row["train_loss"] for row in trainer.recorder.epochs]
+    assert means == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 2])
+    assert [row["lr"] for row in trainer.recorder.steps] == pytest.approx([0.1 * 0.9**step for step in range(5)])
+
+
+def test_validation_follows_its_interval_and_the_last_step():
+    trainer = toy_trainer(before_image={}, epochs=5, eval_interval=2)
+    trainer.fit()
+    assert trainer.recorder.validations == [6, 12, 15]
+    assert [row["val_miou"] is None for row in trainer.recorder.epochs] == [True, False, True, False, False]
+
+
+def test_save_every_saves_between_the_epochs():
+    trainer = toy_trainer(save_every=2)
+    trainer.fit()
+    assert trainer.recorder.saves == [("latest", step) for step in (2, 3, 4, 6)]
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 3, 4])
+def test_a_resumed_trainer_reads_only_what_is_left_and_ends_with_the_same_bits(max_steps):
+    flags = {"before_image": {}, "ema_decay": 0.5}
+    whole, first = toy_trainer(**flags), toy_trainer(max_steps=max_steps, **flags)
+    whole.fit()
+    first.fit()
+    resumed = toy_trainer(state=first.recorder.states[-1], **flags)
+    assert resumed.fit() == 0
+    assert resumed.train_loader.given == list(range(max_steps + 1, 7))
+    assert same_end(whole, resumed)
+
+
+def test_speed_counts_the_images_of_this_process_in_this_epoch(monkeypatch, capsys):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def taking(seconds: float):
+        def action() -> None:
+            nonlocal now
+            now += seconds
+
+        return action
+
+    def speeds(trainer: Trainer) -> list[float]:
+        return [row["images_per_second"] for row in trainer.recorder.steps]
+
+    seconds = {1: taking(1), 2: taking(3), 3: taking(4), 4: taking(8), 5: taking(2)}
+    first = toy_trainer(before_step=seconds, max_steps=5)
+    first.fit()
+    assert speeds(first) == pytest.approx([2 / 1, 4 / 4, 6 / 8, 2 / 8, 4 / 10])
+    assert [row["seconds"] for row in first.recorder.epochs] == [8, 10]
+    bars = capsys.readouterr().err
+    assert "0.8 images/s" in bars and "0.4 images/s" in bars
+    now = 0.0
+    resumed = toy_trainer(before_step={6: taking(4)}, state=first.recorder.states[-1])
+    resumed.fit()
+    assert speeds(resumed) == [2 / 4] and "0.5 images/s" in capsys.readouterr().err
+    assert resumed.recorder.epochs[-1]["seconds"] == 14  # those of the whole epoch
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_takes_effect_after_the_step(number):
+    whole = toy_trainer()
+    whole.fit()
+    trainer = toy_trainer(before_step={2: raise_signals(number)}, signals=StopSignals())
+    with trainer.signals:
+        assert trainer.fit() == number
+    assert trainer.recorder.saves == [("latest", 2)] and trainer.recorder.epochs == []
+    resumed = toy_trainer(state=trainer.recorder.states[-1])
+    assert resumed.fit() == 0 and same_end(whole, resumed)
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step():
+    trainer = toy_trainer(before_step={3: raise_signals(signal.SIGINT, 2)}, signals=StopSignals(), save_every=1)
+    with trainer.signals, pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert trainer.recorder.saves == [("latest", 1), ("latest", 2)]
+
+
+def test_a_stop_during_validation_leaves_it_to_the_resumed_run():
+    whole = toy_trainer(before_image={})
+    whole.fit()
+    signals = ToySignals()
+    trainer = toy_trainer(before_image={1: lambda: request_stop(signals)}, signals=signals)
+    assert trainer.fit() == signal.SIGTERM
+    assert trainer.recorder.validations == trainer.recorder.epochs == []
+    assert trainer.val_loader.given == [1]  # the second batch is not scored
+    state = trainer.recorder.states[-1]
+    assert (state["step"], state["epoch"], state["counted_step"], state["has_best"]) == (3, 0, 0, False)
+    resumed = toy_trainer(before_image={}, state=state)
+    assert resumed.fit() == 0 and same_end(whole, resumed)
+    assert resumed.train_loader.given == [4, 5, 6] and resumed.recorder.validations == [3, 6]
+
+
+def test_a_stop_at_the_last_step_leaves_validation_and_log_to_the_resumed_run():
+    whole = toy_trainer(before_image={}, max_steps=4)
+    whole.fit()
+    signals = ToySignals()
+    actions = {4: lambda: request_stop(signals)}
+    trainer = toy_trainer(before_image={}, max_steps=4, before_step=actions, signals=signals)
+    assert trainer.fit() == signal.SIGTERM
+    assert trainer.recorder.validations == [3] and len(trainer.recorder.epochs) == 1
+    resumed = toy_trainer(before_image={}, max_steps=4, state=trainer.recorder.states[-1])
+    assert resumed.fit() == 0 and same_end(whole, resumed)
+    assert resumed.train_loader.given == [] and resumed.recorder.validations == [4]
+
+
+@pytest.mark.parametrize(("step", "saves"), [(2, [2, 3, 6]), (3, [3, 6]), (6, [3, 6])])
+def test_sigusr1_saves_after_the_step(step, saves, capsys):
+    """The end of an epoch or of the run, which saves anyway, saves once."""
+    trainer = toy_trainer(before_step={step: raise_signals(signal.SIGUSR1)}, signals=StopSignals())
+    with trainer.signals:
+        assert trainer.fit() == 0
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    assert trainer.recorder.saves == [("latest", step) for step in saves]
+    assert capsys.readouterr().out.count(f"asked for by SIGUSR1: checkpoint of step {step}\n") == 1
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def has_changed(trainer: Trainer, before: list[torch.Tensor]) -> bool:
+    return any(not torch.equal(one, two) for one, two in zip(before, trainer.model.parameters(), strict=True))
+
+
+class LossWith(CrossEntropy):
+    """Adds `terms[step](logits)` to the loss of that step, counted from 1."""
+
+    def __init__(self, terms: dict):
+        super().__init__()
+        self.terms, self.step = terms, 0
+
+    def forward(self, logits, label):
+        self.step += 1
+        total, weight = super().forward(logits, label)
+        return total + (self.terms[self.step](logits) if self.step in self.terms else 0), weight
+
+
+def infinite_gradient(logits: torch.Tensor) -> torch.Tensor:
+    """0, whose gradient is not finite."""
+    return (logits * 0).sum().sqrt()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_changes_no_weight(value):
+    before = []
+    trainer = toy_trainer(
+        criterion=LossWith({5: lambda _: value}), save_every=1, after_step={4: lambda: before.append(weights(trainer))}
+    )
+    samples = rf"loss is {value} at epoch 2, step 5, samples 5a, 5b: no weight was changed"
+    with pytest.raises(RunFailed, match=samples):
+        trainer.fit()
+    assert trainer.step == 4 and not has_changed(trainer, before[0])
+    assert trainer.recorder.saves[-1] == ("latest", 4)
+
+
+def test_weights_that_are_not_finite_are_not_saved():
+    """The loss is finite, its gradient is not."""
+    trainer = toy_trainer(criterion=LossWith({2: infinite_gradient}), save_every=1)
+    with pytest.raises(RunFailed, match="the weights are not finite after step 2: the last checkpoint is kept"):
+        trainer.fit()
+    assert trainer.recorder.saves == [("latest", 1)]
+
+
+def test_fp16_skips_a_step_with_an_infinite_gradient_but_stops_at_a_loss_that_is_not_finite():
+    changed, scales, before = [], [], []
+
+    def watch() -> None:
+        changed.append(has_changed(trainer, before[-1]))
+        scales.append(trainer.scaler.get_scale())
+
+    steps = range(1, 7)
+    trainer = toy_trainer(
+        amp="fp16",
+        criterion=LossWith({4: infinite_gradient, 6: lambda _: float("nan")}),
+        before_step=dict.fromkeys(steps, lambda: before.append(weights(trainer))),
+        after_step=dict.fromkeys(steps, watch),
+    )
+    with pytest.raises(RunFailed, match="loss is nan at epoch 2, step 6"):
+        trainer.fit()
+    assert changed == [True, True, True, False, True]
+    assert scales[3] == scales[2] / 2
