@@ -266,8 +266,8 @@ def test_a_window_may_be_one_side(folder_network, images):
         ({"window": 17.0}, "window 17.0: give"),
         ({"stride": 9}, "stride 9 is from one window to the next: give window too"),
         ({"device": "xyz"}, "device 'xyz' is unknown: give one of auto, cpu, cuda, mps"),
-        ({"checkpoint": None}, "which network? give a checkpoint, or weights_from"),
-        ({"weights_from": "xception65_coco_voc_trainaug"}, "which network? give a checkpoint, or weights_from"),
+        ({"checkpoint": None}, "which network? give either `checkpoint` or `weights_from`"),
+        ({"weights_from": "xception65_coco_voc_trainaug"}, "which network? give either `checkpoint` or `weights_from`"),
     ],
 )
 def test_what_a_segmenter_cannot_take_is_one_line(folder_network, arguments, said):
@@ -306,7 +306,5 @@ def test_a_head_that_was_never_trained_is_said_aloud(tmp_path, images, capsys):
     untrained = ["decoder.classifier.weight", "decoder.classifier.bias"]
     torch.save(torch.load(network) | {"untrained": untrained}, network)
     assert predict.main(command(network, tmp_path / "out", images / "plain.png")) == 0
-    wanted = (
-        f"note: {network}: its head was never trained (2 entries): what follows are no predictions of a trained network"
-    )
+    wanted = f"note: {network}: its head was never trained (2 entries): predictions are random"
     assert wanted in capsys.readouterr().err.splitlines()

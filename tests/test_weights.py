@@ -55,7 +55,7 @@ def test_our_own_checkpoint_fills_a_backbone(tmp_path):
 
 
 def test_weights_of_another_network_are_refused(classifier_file):
-    with pytest.raises(UserError, match=r"does not fill the drn22 backbone .*missing.*--backbone-weights none"):
+    with pytest.raises(UserError, match=r"does not fill the drn22 backbone .*missing.*`backbone_weights` none"):
         build_model("drn22", 3, backbone_weights=classifier_file)
 
 
@@ -358,7 +358,7 @@ def test_what_holds_no_weights_is_refused(content):
 
 def test_the_known_mobilenet_and_xception_are_refused():
     for name in ("backbone.low_level_features.0.0.weight", "backbone.block20.rep.0.weight"):
-        with pytest.raises(UserError, match=r"pads before its expansion .* train from --backbone-weights"):
+        with pytest.raises(UserError, match=r"pads before its expansion .* train from `backbone_weights`"):
             translate({name: torch.zeros(1)})
 
 

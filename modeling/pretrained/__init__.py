@@ -1,1 +1,1 @@
-"""Weights trained elsewhere, and trained networks."""
+"""Load weights that were trained elsewhere, and whole trained networks."""

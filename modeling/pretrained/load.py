@@ -1,7 +1,7 @@
-"""Weights from elsewhere into a network, with a report of what went where.
+"""Load weights of any supported format into a network, and report which entries fit.
 
-Reads our checkpoints, torchvision's ResNet and MobileNetV2, DRN, TensorFlow's DeepLab and its ImageNet backbones, and
-jfzhang95's ResNet and DRN: see docs/weights.md.
+Formats (docs/weights.md): our checkpoints, torchvision's ResNet and MobileNetV2, DRN, TensorFlow's DeepLab and its
+ImageNet backbones, jfzhang95's ResNet and DRN.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from modeling.deeplab import DeepLab, set_epsilon
-from modeling.layers import pad_strided_convolutions
+from modeling.deeplab import DeepLab
+from modeling.layers import pad_strided_convolutions, set_epsilon
 from modeling.pretrained import zoo
 from modeling.pretrained.names import Weights, translate
 from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
@@ -21,15 +21,15 @@ from utils.errors import UserError
 from utils.run.checkpoint import is_mapping, read_checkpoint
 
 PREPROCESSING = ("mean", "std", "epsilon", "padding")
-CLASSIFIER_NAMES = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
+CLASSIFIER_WEIGHTS = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
 ARRAYS = Tensor | np.ndarray | np.generic
 Source = str | Path | Mapping
 
 
 @dataclass
 class WeightsReport:
-    """`format` of the source, and names: `loaded` into the network, `missing` from the source, `unexpected` in it,
-    `mismatched` in shape.
+    """`format` of the source, and names of entries: `loaded` into the network, `missing` from the source, `unexpected`
+    in it, `mismatched` in shape.
     """
 
     format: str
@@ -43,11 +43,11 @@ class WeightsReport:
         return f"{self.format} weights: " + ", ".join(f"{len(getattr(self, name))} {name}" for name in names)
 
     def faults(self, prefix: str = "") -> list[str]:
-        """What keeps the entries below `prefix` from being wholly those of the network."""
+        """The entries below `prefix` that are missing, mismatched or unexpected."""
         return [name for name in self.missing + self.mismatched + self.unexpected if name.startswith(prefix)]
 
     def require(self, what: str, source: object, fix: str, prefix: str = "") -> None:
-        """Raise UserError unless all entries below `prefix` (`what`) were filled and none was left over."""
+        """Raise UserError if there are faults below `prefix`. `what`: the name of that part of the network."""
         if faults := self.faults(prefix):
             examples = ", ".join(faults[:3]) + (", ..." if len(faults) > 3 else "")
             raise UserError(f"{source} does not fill the {what} ({self}; such as {examples}): {fix}")
@@ -56,20 +56,21 @@ class WeightsReport:
 def load_weights(
     model: nn.Module, source: Source, *, prefix: str = "", content: Mapping | None = None
 ) -> WeightsReport:
-    """Copy into `model`, a DeepLab or a backbone alone, every entry of `source` whose name and shape it has, and set
-    the preprocessing of these weights: epsilon, padding, mean and std, in place.
+    """Copy every entry of `source` whose name and shape `model` has into it, in place, and set the preprocessing that
+    these weights were trained with: epsilon and padding, in a DeepLab also mean and std.
 
-    `source`: a file, a TensorFlow checkpoint's prefix or folder, or a mapping of names to tensors or arrays (also a
-    whole checkpoint of ours; its averaged weights are taken where it has them). For a backbone alone, the entries of
-    the head are unexpected. `prefix` ("backbone."): only entries that begin so.
-    `content`: the result of `read_source(source)`, where it was read already.
-    The report names what did not fit; nothing is refused here. Raises UserError for a file without weights.
+    `model`: a DeepLab, or a backbone (then the entries of the head are unexpected).
+    `source`: a file, the prefix or folder of a TensorFlow checkpoint, or a mapping: a state dict of tensors or arrays,
+    or the content of a checkpoint of ours (from one with averaged weights, these are taken).
+    `prefix` ("backbone."): load only entries whose names begin with it.
+    `content`: the result of `read_source(source)`, if the file has been read already.
+    Entries that do not fit are in the report and raise nothing. Raises UserError for a file without weights.
     """
     if content is None:
         content = source if isinstance(source, Mapping) else read_source(source)
     weights = translate_weights(content, source)
-    above = "" if isinstance(model, DeepLab) else "backbone."
-    own = {above + name: value for name, value in model.state_dict().items() if (above + name).startswith(prefix)}
+    scope = "" if isinstance(model, DeepLab) else "backbone."  # of the names of `model` in a DeepLab
+    own = {scope + name: value for name, value in model.state_dict().items() if (scope + name).startswith(prefix)}
     entries = {name: value for name, value in weights.entries.items() if name.startswith(prefix)}
     shared = [name for name in own if name in entries]
     report = WeightsReport(
@@ -79,25 +80,28 @@ def load_weights(
         unexpected=[name for name in entries if name not in own],
         mismatched=[name for name in shared if own[name].shape != entries[name].shape],
     )
-    model.load_state_dict({name.removeprefix(above): entries[name] for name in report.loaded}, strict=False)
+    model.load_state_dict({name.removeprefix(scope): entries[name] for name in report.loaded}, strict=False)
     set_preprocessing(model, weights.preprocessing, prefix)
     return report
 
 
 def translate_weights(content: Mapping, source: Source) -> Weights:
-    """The entries of `content` under our names, with their preprocessing. Raises UserError for graphs unlike ours."""
+    """The entries of `content` under our names, with their preprocessing. Raises UserError for unsupported graphs."""
     try:
         weights = translate(state_of(content))
     except UserError as error:
-        raise error if isinstance(source, Mapping) else UserError(f"{source}: {error}") from error
+        if isinstance(source, Mapping):
+            raise
+        raise UserError(f"{source}: {error}") from error
     return weights._replace(preprocessing=weights.preprocessing | preprocessing_of(content))
 
 
 def set_preprocessing(model: nn.Module, preprocessing: Mapping, prefix: str) -> None:
-    """Set all of it in a DeepLab, epsilon only in the part that `prefix` names; in a backbone what concerns one."""
+    """Set `preprocessing` in place; with a `prefix`, epsilon only in that part. A backbone has no mean and std."""
     epsilon = preprocessing.get("epsilon", {})
     if prefix and epsilon:
-        epsilon = {prefix.removesuffix("."): epsilon[prefix.removesuffix(".")]}
+        part = prefix.removesuffix(".")
+        epsilon = {part: epsilon[part]}
     if isinstance(model, DeepLab):
         model.configure(**{**preprocessing, "epsilon": epsilon})
         return
@@ -108,7 +112,10 @@ def set_preprocessing(model: nn.Module, preprocessing: Mapping, prefix: str) -> 
 
 
 def read_source(source: str | Path) -> Mapping:
-    """The content of a PyTorch file, or the variables of a TensorFlow checkpoint."""
+    """The content of a PyTorch file, or the variables of a TensorFlow checkpoint by name.
+
+    Raises UserError for a file or folder without weights.
+    """
     path = Path(source).expanduser()
     if prefix := find_prefix(path):
         return read_tf_checkpoint(prefix)
@@ -123,9 +130,9 @@ def read_source(source: str | Path) -> Mapping:
 
 
 def state_of(content: Mapping) -> Mapping:
-    """The names and tensors in a file's content: averaged ones before trained ones before the content itself.
+    """The state dict in the content of a file: averaged weights, else trained ones, else the content itself.
 
-    Raises UserError where there are none.
+    Raises UserError if there is none.
     """
     state = content.get("ema_state_dict", content.get("state_dict", content))
     if not is_mapping(state) or not state or not all(isinstance(value, ARRAYS) for value in state.values()):
@@ -133,43 +140,43 @@ def state_of(content: Mapping) -> Mapping:
     return state
 
 
+def preprocessing_of(content: Mapping) -> dict:
+    """The arguments of `DeepLab.configure` in a checkpoint of ours."""
+    return {name: content[name] for name in PREPROCESSING if name in content}
+
+
 def number_of_classes(content: Mapping) -> int | None:
-    """How many classes the weights tell apart; None for a backbone alone."""
+    """The number of classes of a network's weights; None for a backbone alone."""
     state = state_of(content)
-    name = next((name for name in CLASSIFIER_NAMES if name in state), None)
+    name = next((name for name in CLASSIFIER_WEIGHTS if name in state), None)
     return None if name is None else state[name].shape[-1 if "/" in name else 0]
 
 
 def load_backbone_weights(model: DeepLab, backbone: str, source: str, *, is_partial: bool = False) -> None:
     """Fill the backbone from `source`: imagenet, a name in the zoo, or a file of a backbone or a whole network.
 
-    Raises UserError where it is not wholly filled, unless `is_partial`.
+    Prints the report. Raises UserError if the weights do not fill it, unless `is_partial`.
     """
-    place = zoo.backbone_weights(source, backbone) or source
-    report = load_weights(model, place, prefix="backbone.")
+    path = zoo.backbone_weights(source, backbone) or source
+    report = load_weights(model, path, prefix="backbone.")
     print_main(f"backbone weights {source}: {report}")
-    fix = "give weights of this very network, --partial-weights to take what fits, or --backbone-weights none"
+    fix = "give weights of this network, `partial_weights` to take what fits, or `backbone_weights` none"
     if not is_partial:
         report.require(f"{backbone} backbone", source, fix, "backbone.")
 
 
 def load_initial_weights(model: DeepLab, weights: Mapping, source: str, *, is_partial: bool = False) -> None:
-    """Fill the whole network from `weights`, the content of `source`, to train on; prints the report.
+    """Fill the whole network from `weights`, the content of `source`, to train on. Prints the report.
 
-    The classifier alone may keep its fresh weights, where the classes differ. Raises UserError where anything else is
-    not filled, unless `is_partial`.
+    If the classes differ, the classifier keeps its initial weights. Raises UserError if anything else is not filled,
+    unless `is_partial`.
     """
     report = load_weights(model, source, content=weights)
     kept = report.missing + report.mismatched
-    print_main(f"weights of {source}: {report}; left as they were: {', '.join(kept[:3]) or 'none'}")
-    lost = [name for name in report.faults() if "classifier" not in name]
-    if lost and not is_partial:
+    print_main(f"weights of {source}: {report}; left as initialized: {', '.join(kept[:3]) or 'none'}")
+    faults = [name for name in report.faults() if "classifier" not in name]
+    if faults and not is_partial:
         raise UserError(
-            f"{source} does not fit the network of the flags ({lost[0]}; {report}): give the backbone, head and "
-            "options it was trained with, or `partial_weights` to take what fits"
+            f"{source} does not fit the network ({faults[0]}; {report}): give the `backbone`, `head` and options it "
+            "was trained with, or `partial_weights` to take what fits"
         )
-
-
-def preprocessing_of(content: Mapping) -> dict:
-    """The arguments of `DeepLab.configure` that a checkpoint of ours holds."""
-    return {name: content[name] for name in PREPROCESSING if name in content}

@@ -1,4 +1,4 @@
-"""A trained network, from a checkpoint that describes it, or from other weights and a description."""
+"""Load a trained network: a checkpoint that describes itself, or other weights with a description."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,13 @@ from modeling.pretrained.load import load_weights, number_of_classes, read_sourc
 from utils.distributed import is_main_process, print_main
 from utils.errors import UserError
 from utils.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, Palette, voc_palette
+from utils.run.checkpoint import is_ours
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`model` in evaluation mode, on the CPU; `classes` and `palette`, from the checkpoint or by their number;
-    `config` of the run, empty for weights without one; `source` as the user gave it.
+    """`model`: on the CPU, in evaluation mode. `classes` and `palette`: by class number. `config`: that of the
+    checkpoint, empty for weights without one. `source`: as the user gave it.
     """
 
     model: DeepLab
@@ -38,65 +39,69 @@ def load_model(
     names: tuple[Sequence[str], Palette] | None = None,
     is_partial: bool = False,
 ) -> LoadedModel:
-    """The network of `checkpoint` (any format of docs/weights.md), or the released one named `weights_from`.
+    """Load `checkpoint` (any format of docs/weights.md), or the released network named `weights_from`.
 
-    `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width`, `wide_tap` of weights without a description; it
-    must not contradict a description. `names`: classes and palette for weights that do not name theirs.
-    For weights that train.py did not write, prints how many entries were loaded.
-    Raises UserError for a wrong argument, and for weights that do not fill the network, unless `is_partial`.
+    `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width` and `wide_tap` of weights without a description;
+    it must not contradict a description. `out_stride`: None takes that of training.
+    `names`: classes and palette for weights that name none.
+    Prints how many entries were loaded, except for a complete checkpoint of train.py.
+    Raises UserError for invalid arguments, and for weights that do not fill the network, unless `is_partial`.
     """
     if (checkpoint is None) == (weights_from is None):
-        raise UserError("which network? give a checkpoint, or weights_from with a name of docs/weights.md")
-    source, described = str(weights_from or checkpoint), {}
-    if weights_from:
-        released = zoo.released(weights_from)
-        described, checkpoint = released.architecture.to_config(), zoo.get(released.url)
-    content = read_source(checkpoint)
-    config = content.get("config", {})
-    config = config if isinstance(config, Mapping) and "backbone" in config else {}
-    classes = tuple(content.get("classes", ()))
-    described = merge(described | config, network or {}, source)
-    num_classes = described.get("num_classes") or len(classes) or number_of_classes(content)
-    if "backbone" not in described or not num_classes:
-        missing = "--num-classes" if "backbone" in described else "`backbone` (and head, multi_grid where they differ)"
-        raise UserError(f"{source} does not say which network it is of: give {missing}")
-    if out_stride:
-        described = {**described, "out_stride": out_stride}
-    model = Architecture.from_config(described, num_classes=num_classes).build()
+        raise UserError("which network? give either `checkpoint` or `weights_from`, a name of docs/weights.md")
+    released = zoo.released(weights_from) if weights_from else None
+    source = str(weights_from or checkpoint)
+    content = read_source(zoo.get(released.url) if released else checkpoint)
+    config = content["config"] if is_ours(content) else {}
+    described = (released.architecture.to_config() if released else {}) | config
+    architecture = find_architecture(content, merge(described, network or {}, source), out_stride, source)
+    model = architecture.build()
     report = load_weights(model, source, content=content)
     if not is_partial:
         fix = "give the flags it was trained with, or `partial_weights` to take what fits"
-        report.require(f"{described['backbone']} network", source, fix)
-    if "epochs" not in config or report.faults():  # a checkpoint of train.py is complete: nothing to report
+        report.require(f"{architecture.backbone} network", source, fix)
+    if "epochs" not in config or report.faults():  # a complete checkpoint of train.py needs no report
         print_main(f"weights {source}: {report}")
     warn_of_untrained(content.get("untrained", ()), source)
-    classes, palette = classes_and_palette(content, num_classes, names)
+    classes, palette = classes_and_palette(content, architecture.num_classes, names)
     model.to(memory_format=torch.channels_last)  # on a CPU 0.6 of the time, and less memory
     return LoadedModel(model.eval(), classes, palette, config, source)
 
 
-def warn_of_untrained(names: Sequence[str], source: str) -> None:
-    """`names`: the entries that had no weights when `source` was converted, and are as they were initialized."""
-    if names and is_main_process():
-        print(
-            f"note: {source}: its head was never trained ({len(names)} entries): "
-            "what follows are no predictions of a trained network",
-            file=sys.stderr,
-        )
-
-
 def merge(described: Mapping, given: Mapping, source: str) -> dict:
-    """Both together. Raises UserError where an argument contradicts what the weights say of themselves."""
+    """Both descriptions together. Raises UserError if an argument in `given` contradicts that of the weights."""
     for name, value in given.items():
         if name in described and described[name] != value:
             raise UserError(f"`{name}` {value} contradicts {source}, which has {described[name]}: leave it out")
     return {**described, **given}
 
 
+def find_architecture(content: Mapping, described: Mapping, out_stride: int | None, source: str) -> Architecture:
+    """The architecture of the weights in `content`. Raises UserError if `described` lacks something for it."""
+    num_classes = described.get("num_classes") or len(content.get("classes", ())) or number_of_classes(content)
+    if "backbone" not in described:
+        missing = "`backbone` (and `head`, `multi_grid`, `width` or `wide_tap` if they differ from the default)"
+        raise UserError(f"{source} does not say which network it is of: give {missing}")
+    if not num_classes:
+        raise UserError(f"{source} does not say which network it is of: give `num_classes`")
+    if out_stride:
+        described = {**described, "out_stride": out_stride}
+    return Architecture.from_config(described, num_classes=num_classes)
+
+
+def warn_of_untrained(names: Sequence[str], source: str) -> None:
+    """Warn of the entries `names`, for which there were no weights when `source` was converted."""
+    if names and is_main_process():
+        print(
+            f"note: {source}: its head was never trained ({len(names)} entries): predictions are random",
+            file=sys.stderr,
+        )
+
+
 def classes_and_palette(
     content: Mapping, num_classes: int, names: tuple[Sequence[str], Palette] | None
 ) -> tuple[tuple[str, ...], Palette]:
-    """Those of the checkpoint; else `names` where their number is right; else those that the number suggests."""
+    """Those of the checkpoint, else `names` if their number fits, else the default for `num_classes`."""
     if classes := content.get("classes", ()):
         return tuple(classes), [tuple(color) for color in content.get("palette", voc_palette(num_classes))]
     if names and len(names[0]) == num_classes:

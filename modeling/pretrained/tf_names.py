@@ -1,4 +1,4 @@
-"""Variables of the official TensorFlow DeepLab, and of its ImageNet backbones, under our names and layouts."""
+"""Translate the variables of the official TensorFlow DeepLab and its ImageNet backbones to our names and layouts."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,16 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-HEAD_EPSILON = 1e-5
 INPUT = {"mean": (0.5,) * 3, "std": (0.5,) * 3}  # [-1, 1]: x * 2 / 255 - 1, core/feature_extractor.py
+HEAD_EPSILON = 1e-5
+# Scope of a backbone -> epsilon of its batch norms, padding of its strided convolutions
+BACKBONE_SETTINGS = {
+    "xception_": (1e-3, "symmetric"),
+    "resnet_v1_": (1e-5, "symmetric"),
+    "MobilenetV2/": (1e-3, "same"),
+}
 CLASSIFIER = re.compile(r"(xception|resnet_v1)_\d+/logits/|MobilenetV2/(Conv_1|Logits)/")
 
 
 def convert_variables(variables: Mapping) -> dict[str, Tensor]:
-    """Our names to tensors in our layout. `global_step`, optimizer slots and ImageNet's classifier are left out."""
+    """Tensors in our layout by our names, without `global_step`, optimizer slots and ImageNet's classifier."""
     entries = {}
     for name, value in variables.items():
-        # A slot such as Momentum stands below the variable it belongs to
+        # An optimizer slot is named below its variable, such as VARIABLE/Momentum
         if name == "global_step" or name.rpartition("/")[0] in variables or CLASSIFIER.match(name):
             continue
         entries[tensorflow_name(name)] = to_torch_layout(name, value)
@@ -24,14 +30,13 @@ def convert_variables(variables: Mapping) -> dict[str, Tensor]:
 
 
 def tensorflow_preprocessing(variables: Mapping) -> dict:
-    """What such weights expect, as arguments of `DeepLab.expect`."""
-    is_mobilenet, is_resnet, has_head = (
-        any(name.startswith(start) for name in variables) for start in ("MobilenetV2/", "resnet_v1_", "concat_proj")
-    )
-    epsilon = {"backbone": 1e-5 if is_resnet else 1e-3}
-    if has_head:
-        epsilon |= dict.fromkeys(("aspp", "decoder"), HEAD_EPSILON)
-    return INPUT | {"epsilon": epsilon, "padding": "same" if is_mobilenet else "symmetric"}
+    """The preprocessing that these weights were trained with, as arguments of `DeepLab.configure`."""
+    scopes = (scope for scope in BACKBONE_SETTINGS if any(name.startswith(scope) for name in variables))
+    epsilon, padding = BACKBONE_SETTINGS[next(scopes, "xception_")]
+    epsilons = {"backbone": epsilon}
+    if any(name.startswith("concat_projection") for name in variables):
+        epsilons |= dict.fromkeys(("aspp", "decoder"), HEAD_EPSILON)
+    return INPUT | {"epsilon": epsilons, "padding": padding}
 
 
 def to_torch_layout(name: str, value: Tensor | np.ndarray) -> Tensor:
@@ -51,9 +56,10 @@ LEAVES = {
     "BatchNorm/moving_mean": "running_mean",
     "BatchNorm/moving_variance": "running_var",
 }
-# Where the pointwise half of a separable convolution stands: behind depthwise and norm, or behind their ReLU too
+# Position of both convolutions in SeparableConv, and in SeparableConvBNReLU, which has a ReLU between them
 PLAIN, ACTIVATED = {"depthwise": 0, "pointwise": 2}, {"depthwise": 0, "pointwise": 3}
-Layers = tuple[str, str]  # the convolution and its norm
+Layers = tuple[str, str]  # our names of a convolution and of its batch norm
+# Pattern of a TensorFlow scope -> Layers
 SCOPES: list[tuple[str, Callable[[re.Match], Layers]]] = [
     (r"xception_\d+/entry_flow/conv1_(\d)", lambda m: at(f"backbone.stem.{int(m[1]) - 1}", 0)),
     (
@@ -93,23 +99,25 @@ SCOPES: list[tuple[str, Callable[[re.Match], Layers]]] = [
 
 
 def at(chain: str, position: int) -> Layers:
-    """The convolution at `position` of a chain of layers, and the norm behind it."""
+    """The convolution at `position` of the nn.Sequential named `chain`, and the batch norm after it."""
     return f"{chain}.{position}", f"{chain}.{position + 1}"
 
 
 def xception_block(match: re.Match) -> str:
+    """Our name of the block that (flow, block, unit) name."""
     flow, block, unit = match[1], int(match[2]), int(match[3])
     return {"entry": f"backbone.entry.{block - 1}", "middle": f"backbone.middle.{unit - 1}"}.get(flow, "backbone.exit")
 
 
-def mobilenet_layers(block: int, part: str) -> Layers:
-    """torchvision's blocks are chains of expand, depthwise and project; the first block has no expand."""
-    position = ("expand", "depthwise", "project").index(part) - (block == 0)
+def mobilenet_layers(block: int, layer: str) -> Layers:
+    """Of a torchvision block: expand (not in block 0) and depthwise are nn.Sequential, then come project and its norm."""
+    position = ("expand", "depthwise", "project").index(layer) - (block == 0)
     chain = f"backbone.features.{block + 1}.conv"
-    return at(chain, position) if part == "project" else at(f"{chain}.{position}", 0)
+    return at(chain, position) if layer == "project" else at(f"{chain}.{position}", 0)
 
 
 def tensorflow_name(name: str) -> str:
+    """Our name of a TensorFlow variable; `name` itself if no rule covers it."""
     if name in ("logits/semantic/weights", "logits/semantic/biases"):
         return f"decoder.classifier.{LEAVES[name.rpartition('/')[2]]}"
     match = re.fullmatch(r"(.+?)/(weights|depthwise_weights|BatchNorm/\w+)", name)

@@ -1,4 +1,4 @@
-"""Weights by name: published addresses. The segmentation networks and their scores are listed in docs/weights.md."""
+"""Released weights by name. docs/weights.md lists the segmentation networks with their published scores."""
 
 import re
 from dataclasses import dataclass
@@ -6,21 +6,20 @@ from pathlib import Path
 
 from modeling.architecture import Architecture
 from modeling.backbone import BACKBONES
+from modeling.backbone.spec import TENSORFLOW_MODELS
 from utils.download import fetch, unpack
 from utils.errors import UserError
 
-MODELS = "http://download.tensorflow.org/models"
-
-# Backbones beyond ImageNet's own: MobileNetV2 trained by TensorFlow; Xception-65 pretrained on COCO after ImageNet
+# Beside each backbone's `imagenet`: MobileNetV2 trained with TensorFlow; Xception-65 trained on ImageNet, then COCO
 BACKBONE_WEIGHTS = {
     "mobilenet_v2_imagenet": "https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_1.0_224.tgz",
-    "xception_65_imagenet_coco": f"{MODELS}/xception_65_coco_pretrained_2018_10_02.tar.gz",
+    "xception_65_imagenet_coco": f"{TENSORFLOW_MODELS}/xception_65_coco_pretrained_2018_10_02.tar.gz",
 }
 
 
 @dataclass(frozen=True)
 class Released:
-    """A released segmentation network: the address of its weights, and what to build for them."""
+    """A released segmentation network: the address of its weights, and the architecture that they fill."""
 
     url: str
     architecture: Architecture
@@ -28,10 +27,10 @@ class Released:
 
 def google(archive: str, num_classes: int, backbone: str, head: str, **options) -> Released:
     architecture = Architecture(backbone=backbone, num_classes=num_classes, head=head, **options)
-    return Released(f"{MODELS}/{archive}.tar.gz", architecture)
+    return Released(f"{TENSORFLOW_MODELS}/{archive}.tar.gz", architecture)
 
 
-# Google's model zoo (tensorflow/models, research/deeplab/g3doc/model_zoo.md), under its names
+# Google's model zoo, by its names (tensorflow/models, research/deeplab/g3doc/model_zoo.md)
 SEGMENTATION = {
     "mobilenetv2_dm05_coco_voc_trainaug": google(
         "deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01", 21, "mobilenet", "lite", width=0.5
@@ -56,25 +55,26 @@ CHECKPOINT_FILE = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
 
 
 def backbone_weights(name: str, backbone: str) -> Path | None:
-    """The file or folder of the weights `name` for `backbone`; None for a name that is not in this table (a file).
+    """The downloaded file or folder of the weights `name` for `backbone`; None if this file does not know the name.
 
-    Raises UserError where there are no such weights, or they cannot be had.
+    Raises UserError if there are no such weights, or if the download fails.
     """
     if name == "imagenet":
         url = BACKBONES[backbone].imagenet
         if url is None:
-            raise UserError(f"`backbone_weights` imagenet: there are none for {backbone}: give none, or a file")
+            raise UserError(f"`backbone_weights` imagenet does not exist for {backbone}: give none, or a file")
         return get(url)
     return get(BACKBONE_WEIGHTS[name]) if name in BACKBONE_WEIGHTS else None
 
 
 def released(name: str) -> Released:
+    """The segmentation network `name`. Raises UserError for an unknown name."""
     if name not in SEGMENTATION:
         raise UserError(f"`weights_from` {name}: unknown; choose one of {', '.join(SEGMENTATION)}")
     return SEGMENTATION[name]
 
 
 def get(url: str) -> Path:
-    """The downloaded file, or the folder of a downloaded archive's checkpoint."""
+    """The file at `url`, downloaded once; for an archive, the folder with its checkpoint."""
     path = fetch(url)
     return unpack(path, CHECKPOINT_FILE) if path.name.endswith((".tar.gz", ".tgz")) else path
