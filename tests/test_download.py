@@ -1,8 +1,10 @@
-"""Weights by name, from a server on this machine."""
+"""Downloads and weights by name, from a server on this machine."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
+import re
 import socket
 import tarfile
 import threading
@@ -14,7 +16,7 @@ import torchvision
 from test_weights import tensorflow_variables, write_tf_checkpoint
 
 import train
-from modeling import build_model
+from modeling import BACKBONES, build_model
 from modeling.pretrained import zoo
 from modeling.weights import load_weights
 from utils import download
@@ -23,14 +25,17 @@ from utils.errors import UserError
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `cut` breaks off the next answers after so many bytes; `ranges` False ignores Range."""
+    """Serves `files`. `cuts`: after how many bytes the next answers break off. Without `ranges` it ignores Range.
+
+    `requests` holds the Range header of each request.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []
         self.ranges = True
-        self.asked: list[str | None] = []
+        self.requests: list[str | None] = []
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -38,12 +43,12 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        content, asked = self.server.files.get(self.path[1:]), self.headers.get("Range")
-        self.server.asked.append(asked)
+        content, wanted = self.server.files.get(self.path[1:]), self.headers.get("Range")
+        self.server.requests.append(wanted)
         if content is None:
             self.send_error(404)
             return
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
         if start >= len(content) > 0 and start:
             self.send_error(416)
             return
@@ -62,7 +67,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(download, "CHUNK", 1000)
     with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield running
         running.shutdown()
@@ -76,36 +81,36 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_a_file_is_loaded_once_into_the_hubs_folder(server, tmp_path):
+def test_a_file_is_downloaded_once_into_the_folder_of_torch_hub(server, tmp_path):
     server.files["net.bin"] = CONTENT
     path = fetch(server.url("net.bin"))
     assert path == cache(tmp_path) / "net.bin" and path.read_bytes() == CONTENT
-    assert fetch(server.url("net.bin")) == path and len(server.asked) == 1
+    assert fetch(server.url("net.bin")) == path and len(server.requests) == 1
     assert not list(path.parent.glob("*.part"))
 
 
-def test_a_broken_download_goes_on_where_it_broke_off(server):
+def test_a_broken_download_continues_where_it_broke_off(server):
     server.files["net.bin"], server.cuts = CONTENT, [3000, 2000]
     assert fetch(server.url("net.bin")).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=3000-", "bytes=5000-"]
+    assert server.requests == [None, "bytes=3000-", "bytes=5000-"]
 
 
-def test_the_next_call_goes_on_too(server, tmp_path, monkeypatch):
+def test_the_next_call_continues_a_broken_download(server, tmp_path, monkeypatch):
     server.files["net.bin"], server.cuts = CONTENT, [3000]
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     with pytest.raises(UserError, match=r"cannot download http://127.*the received part is kept"):
         fetch(server.url("net.bin"))
     assert not (cache(tmp_path) / "net.bin").exists()
     assert fetch(server.url("net.bin")).read_bytes() == CONTENT
-    assert server.asked[1] == "bytes=3000-"
+    assert server.requests[1] == "bytes=3000-"
 
 
-def test_a_server_without_ranges_begins_anew(server):
+def test_a_server_without_ranges_sends_the_whole_file(server):
     server.files["net.bin"], server.cuts, server.ranges = CONTENT, [3000], False
     assert fetch(server.url("net.bin")).read_bytes() == CONTENT
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
+def test_a_partial_file_longer_than_the_file_is_discarded(server, tmp_path):
     server.files["net.bin"] = CONTENT
     cache(tmp_path).mkdir(parents=True)
     (cache(tmp_path) / "net.bin.part").write_bytes(CONTENT * 2)
@@ -122,7 +127,7 @@ def test_a_hash_in_the_name_is_checked(server, tmp_path):
     assert not list(cache(tmp_path).glob("net-01234567.pth*[!k]"))
 
 
-def test_an_unpublished_hash_is_recorded_and_compared(server, tmp_path):
+def test_the_hash_of_the_first_download_is_recorded_and_compared(server, tmp_path):
     server.files["net.tar.gz"] = CONTENT
     path = fetch(server.url("net.tar.gz"))
     assert path.with_name("net.tar.gz.sha256").read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
@@ -135,11 +140,11 @@ def test_an_unpublished_hash_is_recorded_and_compared(server, tmp_path):
         fetch(server.url("net.tar.gz"))
 
 
-def test_offline_is_one_line_with_the_address_and_what_to_do(server, tmp_path):
+def test_a_failed_download_names_the_address_and_the_fix(server, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}/net.bin", server.url("gone.bin")):
+    for url in (f"http://127.0.0.1:{port}/net.bin", server.url("missing.bin")):
         with pytest.raises(UserError) as caught:
             fetch(url)
         line = str(caught.value)
@@ -160,7 +165,7 @@ def archive(members: dict[str, bytes], links: dict[str, str] | None = None) -> b
     return buffer.getvalue()
 
 
-def test_archives_are_never_unpacked_outside_their_folder(tmp_path):
+def test_archives_are_unpacked_only_inside_their_folder(tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()
     evil = {"../../out.index": b"1", str(tmp_path / "absolute.index"): b"2", "a/b/fine.index": b"3", "a/run.sh": b"4",
@@ -175,7 +180,7 @@ def test_archives_are_never_unpacked_outside_their_folder(tmp_path):
     assert not list(victim.iterdir()) and {file.name for file in tmp_path.iterdir()} == {"victim", "cache"}
 
 
-def test_a_broken_archive_is_said(tmp_path):
+def test_a_broken_archive_is_named(tmp_path):
     for content in (b"no archive", archive({"a.index": bytes(5000)})[:60]):
         (tmp_path / "net.tar.gz").write_bytes(content)
         with pytest.raises(UserError, match=r"net\.tar\.gz cannot be unpacked .*delete it"):
@@ -187,43 +192,49 @@ def tf_archive(model, folder: Path) -> bytes:
     return archive({f"deeplab/{file.name}": file.read_bytes() for file in folder.iterdir()})
 
 
-def test_imagenet_finds_torchvisions_weights(server, monkeypatch, tmp_path):
+def set_imagenet(monkeypatch, backbone: str, url: str | None) -> None:
+    monkeypatch.setitem(BACKBONES, backbone, dataclasses.replace(BACKBONES[backbone], imagenet=url))
+
+
+def test_imagenet_weights_are_torchvisions_file(server, monkeypatch):
     buffer = io.BytesIO()
     state = torchvision.models.mobilenet_v2(weights=None).state_dict()
     torch.save(state, buffer)
     name = f"mobilenet_v2-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth"
     server.files[name] = buffer.getvalue()
-    assert Path(zoo.IMAGENET["mobilenet"]).name == "mobilenet_v2-7ebf99e0.pth"
-    monkeypatch.setitem(zoo.IMAGENET, "mobilenet", server.url(name))
+    assert BACKBONES["mobilenet"].imagenet.endswith("/mobilenet_v2-7ebf99e0.pth")
+    set_imagenet(monkeypatch, "mobilenet", server.url(name))
     model = build_model("mobilenet", 3, backbone_weights="imagenet")
     assert torch.equal(model.backbone.features[0][0].weight, state["features.0.0.weight"])
 
 
-def test_every_backbone_has_imagenet_weights_with_an_address():
-    from modeling import BACKBONES
+def test_imagenet_weights_have_an_address_or_are_refused(monkeypatch):
+    """A new backbone may be without them."""
+    addresses = [spec.imagenet for spec in BACKBONES.values() if spec.imagenet is not None]
+    assert addresses and all(re.fullmatch(r"https?://\S+\.(pth|tar\.gz)", address) for address in addresses)
+    set_imagenet(monkeypatch, "drn22", None)
+    with pytest.raises(UserError, match="`backbone_weights` imagenet .* drn22: give none, or a file"):
+        build_model("drn22", 3, backbone_weights="imagenet")
 
-    assert set(zoo.IMAGENET) == set(BACKBONES)
-    assert all(url.startswith("http") for url in zoo.IMAGENET.values())
 
-
-def test_backbones_of_archives_load_by_name(server, monkeypatch, tmp_path, capsys):
+def test_a_backbone_in_an_archive_loads_by_name(server, monkeypatch, tmp_path, capsys):
     source = build_model("mobilenet", 7, head="lite")
     server.files["mnv2.tgz"] = tf_archive(source, tmp_path / "tf")
-    monkeypatch.setitem(zoo.BACKBONES, "mobilenet_v2_imagenet", server.url("mnv2.tgz"))
+    monkeypatch.setitem(zoo.BACKBONE_WEIGHTS, "mobilenet_v2_imagenet", server.url("mnv2.tgz"))
     for _ in range(2):  # the second time from the cache
         model = build_model("mobilenet", 3, backbone_weights="mobilenet_v2_imagenet")
         assert torch.equal(model.backbone.features[5].conv[2].weight, source.backbone.features[5].conv[2].weight)
         assert model.preprocessing["padding"] == "same" and model.preprocessing["epsilon"]["backbone"] == 1e-3
         assert model.preprocessing["mean"] == [0.5] * 3
-    assert len(server.asked) == 1 and "255 loaded, 0 missing" in capsys.readouterr().out
+    assert len(server.requests) == 1 and "255 loaded, 0 missing" in capsys.readouterr().out
 
 
 def test_training_starts_from_a_released_network_by_name(server, monkeypatch, tmp_path, capsys):
-    """Backbone, head and width follow from the name; the schedule is new; --resume auto goes on later."""
+    """The name sets backbone, head and width, the schedule is new, and --resume auto continues the run."""
     name = "mobilenetv2_dm05_coco_voc_trainaug"
     source = build_model("mobilenet", 21, head="lite", width=0.5)
     server.files["dm05.tar.gz"] = tf_archive(source, tmp_path / "tf")
-    released = zoo.Released(server.url("dm05.tar.gz"), 21, zoo.SEGMENTATION[name].network)
+    released = dataclasses.replace(zoo.SEGMENTATION[name], url=server.url("dm05.tar.gz"))
     monkeypatch.setitem(zoo.SEGMENTATION, name, released)
     flags = ["--dataset", "demo", "--weights-from", name, "--resume", "auto", "--run-dir", str(tmp_path / "run"),
              "--workers", "0", "--batch-size", "2", "--crop-size", "33", "--epochs", "1", "--no-val",
@@ -237,5 +248,5 @@ def test_training_starts_from_a_released_network_by_name(server, monkeypatch, tm
     torch.testing.assert_close(model.aspp.project[0].weight, source.aspp.project[0].weight, rtol=0, atol=1e-4)
     assert model.preprocessing["padding"] == "same"
     assert train.main([*flags, "--max-steps", "2"]) == 0
-    assert "resuming" in capsys.readouterr().out and len(server.asked) == 1
+    assert "resuming" in capsys.readouterr().out and len(server.requests) == 1
     assert len(list((tmp_path / "run").rglob("checkpoint.pth.tar"))) == 1
