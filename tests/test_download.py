@@ -49,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
-        if start >= len(content) > 0 and start:
+        if start and start >= len(content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
@@ -213,7 +213,7 @@ def test_imagenet_weights_have_an_address_or_are_refused(monkeypatch):
     addresses = [spec.imagenet for spec in BACKBONES.values() if spec.imagenet is not None]
     assert addresses and all(re.fullmatch(r"https?://\S+\.(pth|tar\.gz)", address) for address in addresses)
     set_imagenet(monkeypatch, "drn22", None)
-    with pytest.raises(UserError, match="`backbone_weights` imagenet .* drn22: give none, or a file"):
+    with pytest.raises(UserError, match=r"`backbone_weights` imagenet .* drn22: give none, or a file"):
         build_model("drn22", 3, backbone_weights="imagenet")
 
 
