@@ -1,4 +1,4 @@
-"""Datasets by name. A new one is a file beside this one and a line of this table."""
+"""Datasets by name. A new one is a file with a subclass of SegmentationDataset, and a line in the table DATASETS."""
 
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ __all__ = [
     "TrainDataset", "build_dataset", "check_labels", "class_names", "eval_loader", "train_loader",
 ]  # fmt: skip
 
-# name -> module and class, imported when asked for: VOC must not need pycocotools, nor COCO SciPy
+# name -> "module.Class", imported on demand: VOC does not need pycocotools, COCO does not need SciPy
 DATASETS = {
     "pascal": "dataloaders.voc.VOC",
     "cityscapes": "dataloaders.cityscapes.Cityscapes",
@@ -38,10 +38,10 @@ def build_dataset(
     sbd_root: str | None = None,
     report: Report = raise_first,
 ) -> SegmentationDataset:
-    """Images and labels of a split. `root` overrides the environment, which overrides mypath.py.
+    """The images and labels of a split. `root` overrides the environment, which overrides mypath.py.
 
-    `use_sbd` adds SBD to the training images of pascal. Raises UserError where the layout is not as expected. Missing
-    files go to `report`, which by default raises UserError too; with another one they are left out.
+    `use_sbd` adds SBD to the training images of pascal. Raises UserError for an unknown name or layout. Missing files
+    and invalid lists go to `report`, which by default raises UserError; with another one they are left out.
     """
     dataset = dataset_class(name)(root_folder(name, root), split, report=report)
     if use_sbd and name == "pascal" and split == "train":
@@ -52,7 +52,7 @@ def build_dataset(
 
 
 def class_names(name: str, root: str | None = None) -> tuple[tuple[str, ...], Palette]:
-    """(classes, palette) of a dataset, without its images."""
+    """(classes, palette) of a dataset, without reading its images."""
     return dataset_class(name).class_names(root_folder(name, root))
 
 

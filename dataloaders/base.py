@@ -1,9 +1,10 @@
-"""What every dataset is: images with labels, read as they lie on disk, upright, and checked against each other."""
+"""SegmentationDataset: images with labels by index, decoded, upright and checked. The base of every dataset."""
 
+import contextlib
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +20,28 @@ __all__ = ["IGNORE_INDEX", "SegmentationDataset"]
 
 
 class SegmentationDataset(ABC):
-    """Images and labels by index. A subclass fills the attributes and says where an image and its label are."""
+    """A split of a dataset. A subclass is built by `Class(root, split, report=report)` and must have:
+
+    - `name`, its key in the table of dataloaders/__init__.py; `classes`, 2 to 254 names; `palette`, the RGB color of
+      each class. They are class attributes, or `__init__` sets them and `class_names` is overridden.
+    - `ids`, which `__init__` sets: for each image its id, which names the files of its results. `root` is a Path,
+      `split` is "train", "val" or another name; raise UserError for one that does not exist. Pass missing files as a
+      list of messages to `report`: it raises UserError with the first, or returns; then leave these images out.
+      The functions of dataloaders/checks/layout.py do this.
+    - `image_path` and `label_path`.
+
+    If the labels are not PNG files of class numbers, override `open_label`. If they are not one file for each image,
+    also set `has_label_files = False` and override `label_digest` and `describe_label`.
+    """
 
     name: str
     ids: list[str]
     classes: tuple[str, ...]
     palette: Palette
-    has_label_files = True  # one for each image; else labels are drawn
-    has_labels = True  # without them (a test split) every label reads as 255 throughout
-    notes: Sequence[str] = ()  # what is worth a look, but no problem
-    has_void_border: bool | None = False  # whether 255 is drawn around objects; None: see the labels
-
-    @functools.cached_property
-    def checked(self) -> set[int]:
-        """Labels whose values were found to be classes."""
-        return set()
+    has_label_files = True  # one for each image: `check_labels` reads them before training
+    has_labels = True  # False for a test split: every pixel of its labels is 255
+    has_void_border: bool | None = False  # whether 255 surrounds the objects; None: unknown, see `labels_hold_void`
+    notes: Sequence[str] = ()  # lines for the user that are no problems
 
     @classmethod
     def class_names(cls, root: Path) -> tuple[tuple[str, ...], Palette]:
@@ -44,58 +52,76 @@ class SegmentationDataset(ABC):
         return len(self.ids)
 
     @abstractmethod
-    def image_path(self, index: int) -> Path: ...
+    def image_path(self, index: int) -> Path:
+        """Image file, in any format of Pillow with at most 8 bits a channel."""
 
     @abstractmethod
-    def label_path(self, index: int) -> Path: ...
+    def label_path(self, index: int) -> Path:
+        """Label file. Without labels it is not read."""
 
     def open_label(self, index: int) -> Image.Image:
-        """The label as stored, one channel of class numbers."""
+        """The label as stored: mode L or P, values are class numbers and 255 for pixels to ignore.
+
+        Raises BrokenImage for a file that cannot be decoded, UserError for another mode.
+        """
         return open_label(self.label_path(index))
 
     def label_digest(self, index: int) -> bytes:
-        """Changes whenever the label's content does."""
+        """Bytes that change with the content of the label: the key of cached class weights."""
         return hashlib.sha256(self.label_path(index).read_bytes()).digest()
 
+    def describe_label(self, index: int) -> str:
+        """The label in a message."""
+        return str(self.label_path(index))
+
+    def submission(self, image_id: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
+        """A prediction, uint8 [H, W], as the benchmark's server takes it: (path below the output folder, image)."""
+        return Path(f"{image_id}.png"), palette_image(prediction, self.palette)
+
     def read(self, index: int) -> tuple[Image.Image, Image.Image]:
-        """(RGB image, one-channel label), upright and of one size. Raises UserError naming the file at fault."""
+        """(image in mode RGB, label in mode L or P with classes and 255), upright and of one size.
+
+        Raises UserError that names the file: BrokenImage if it cannot be decoded.
+        """
         image, label, problems = self.load_and_check(index)
         if problems:
             raise problems[0]
         return image, label
 
-    def load_and_check(self, index: int, opened: Opener = open_image) -> Pair:
-        """The same, with all that is wrong about the two; `opened` gives (image, its turn) of a path."""
-        problems, image, turn, label = [], None, None, None
+    def load_and_check(self, index: int, opener: Opener = open_image) -> Pair:
+        """As `read`, but returns all problems instead of raising the first; `opener` opens the image."""
+        problems: list[UserError] = []
+        image = transpose = label = None
         path, source = self.image_path(index), self.describe_label(index)
-        try:
-            image, turn = opened(path)
-        except UserError as error:
-            problems.append(error)
-        try:
+        with collect_error(problems):
+            image, transpose = opener(path)
+        with collect_error(problems):
             label = self.open_label(index) if self.has_labels else blank_label(image)
-            if label is not None and index not in self.checked:  # once a process: it costs a tenth of the decoding
+            if label is not None and index not in self.checked:
                 check_values(label, len(self.classes), source)
                 self.checked.add(index)
-        except UserError as error:
-            problems.append(error)
         if image is not None and label is not None:
-            try:
-                image, label = make_upright(image, label, turn, path=path, source=source)
-            except UserError as error:
-                problems.append(error)
+            with collect_error(problems):
+                image, label = make_upright(image, label, transpose, path=path, source=source)
         return Pair(image, label, problems)
 
+    @functools.cached_property
+    def checked(self) -> set[int]:
+        """Indices of labels with valid values. Each process checks a label once: it costs a tenth of the decoding."""
+        return set()
+
     def labels_hold_void(self) -> bool:
-        """Whether any label of the split has a pixel of 255."""
+        """Whether any label has a pixel of 255. Reads the labels until the first one."""
         return any(self.open_label(index).histogram()[IGNORE_INDEX] for index in range(len(self)))
 
-    def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
-        """(file below the submission's folder, its content) as the benchmark wants a prediction, uint8 [H, W]."""
-        return Path(f"{key}.png"), palette_image(prediction, self.palette)
 
-    def describe_label(self, index: int) -> str:
-        return str(self.label_path(index))
+@contextlib.contextmanager
+def collect_error(problems: list[UserError]) -> Iterator[None]:
+    """Append a UserError of the block to `problems`."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(error)
 
 
 def blank_label(image: Image.Image | None) -> Image.Image | None:

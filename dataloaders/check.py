@@ -1,9 +1,9 @@
-"""Read every image and label of a dataset, and say all that would stop or spoil a training run.
+"""Read every image and label of a dataset, and list all problems that would stop or spoil a training run.
 
     python -m dataloaders.check --dataset folder --data-root DIR [--split train val] [--json FILE]
 
-Prints the problems, how often each class occurs, the sizes, and the images that are wholly ignored. Exits 2 where
-there is a problem.
+Also prints the pixels and images of each class, the image sizes, and the images without a labeled pixel. Exits with
+status 2 if there is a problem.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dataloaders import DATASETS, build_dataset
 from dataloaders.base import IGNORE_INDEX
+from dataloaders.checks.layout import first_five
 from dataloaders.checks.scan import ScanResult, scan
 from utils.errors import UserError, writing
 from utils.flags import Parser, non_negative_int, run_command
@@ -25,69 +26,74 @@ from utils.run.files import write_atomically
 
 @dataclass
 class SplitReport:
-    """What was found in one split. `problems` stop or spoil a run; `notes` are worth a look."""
+    """The result of one split; its fields are the keys in --json. `problems` stop or spoil a run, `notes` do not."""
 
     split: str
-    pictures: int = 0  # images: the key in --json
+    pictures: int = 0  # number of images
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> pixels, pictures (images that show it)
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> "pixels", "pictures" (images with it)
     ignored_pixels: int = 0
-    wholly_ignored: list[str] = field(default_factory=list)  # ids
+    wholly_ignored: list[str] = field(default_factory=list)  # ids of images without a labeled pixel
     sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> images, the most frequent first
 
 
-def check_split(name: str, split: str, *, workers: int, **roots) -> SplitReport:
-    """Layout, then every pair; `roots` are those of `build_dataset`."""
+def check_split(
+    name: str,
+    split: str,
+    *,
+    root: str | None = None,
+    use_sbd: bool = False,
+    sbd_root: str | None = None,
+    workers: int,
+) -> SplitReport:
+    """Check the layout, then every image with its label. The first arguments are those of `build_dataset`."""
     report = SplitReport(split)
     try:
-        images = build_dataset(name, split, report=report.problems.extend, **roots)
+        dataset = build_dataset(
+            name, split, root=root, use_sbd=use_sbd, sbd_root=sbd_root, report=report.problems.extend
+        )
     except UserError as error:
         report.problems.append(error.line())
         return report
-    report.pictures = len(images)
-    report.notes += images.notes
-    report.classes = {key: {"pixels": 0, "pictures": 0} for key in images.classes}
-    for key, found in zip(images.ids, scan(f"checking {split}", images, workers=workers), strict=True):
-        add(report, key, found)
-    conclude(report, images.ids)
+    report.pictures = len(dataset)
+    report.notes += dataset.notes
+    report.classes = {class_name: {"pixels": 0, "pictures": 0} for class_name in dataset.classes}
+    for image_id, result in zip(dataset.ids, scan(f"checking {split}", dataset, workers=workers), strict=True):
+        add_result(report, image_id, result)
+    add_summary(report, dataset.ids)
     return report
 
 
-def add(report: SplitReport, key: str, found: ScanResult) -> None:
-    """Count one image."""
-    report.problems += [problem.line() for problem in found.problems]
-    if found.size:
-        size = "x".join(map(str, found.size))
+def add_result(report: SplitReport, image_id: str, result: ScanResult) -> None:
+    """Count one image with its label."""
+    report.problems += [problem.line() for problem in result.problems]
+    if result.size:
+        size = "x".join(map(str, result.size))
         report.sizes[size] = report.sizes.get(size, 0) + 1
-    if found.counts is None:
+    if result.counts is None:
         return
-    counts = found.counts
-    for entry, pixels in zip(report.classes.values(), counts, strict=False):
+    for entry, pixels in zip(report.classes.values(), result.counts, strict=False):
         entry["pixels"] += pixels
         entry["pictures"] += pixels > 0
-    report.ignored_pixels += counts[IGNORE_INDEX]
-    if counts[IGNORE_INDEX] == sum(counts):
-        report.wholly_ignored.append(key)
+    ignored = result.counts[IGNORE_INDEX]
+    report.ignored_pixels += ignored
+    if ignored == sum(result.counts):
+        report.wholly_ignored.append(image_id)
 
 
-def conclude(report: SplitReport, ids: Sequence[str]) -> None:
-    """What only the whole split shows."""
+def add_summary(report: SplitReport, ids: Sequence[str]) -> None:
+    """Add what is known after the last image: the order of sizes, and problems and notes of the whole split."""
     report.sizes = dict(sorted(report.sizes.items(), key=lambda entry: -entry[1]))
-    if ids and len(report.wholly_ignored) == len(ids):
-        report.problems.append(f"{report.split}: every label is 255 throughout, so nothing can be learnt or scored")
-    elif report.wholly_ignored:
-        report.notes.append(
-            f"{len(report.wholly_ignored)} images are wholly ignored (255): {few(report.wholly_ignored)}"
-        )
-    if twice := [key for key, count in Counter(ids).items() if count > 1]:
-        report.notes.append(f"{len(twice)} ids are listed more than once: {few(twice)}")
+    ignored = report.wholly_ignored
+    if ids and len(ignored) == len(ids):
+        report.problems.append(f"{report.split}: every label is 255 throughout, so nothing can be learned or scored")
+    elif ignored:
+        report.notes.append(f"{len(ignored)} images are wholly ignored (255): {first_five(ignored)}")
+    if repeated := [image_id for image_id, count in Counter(ids).items() if count > 1]:
+        report.notes.append(f"{len(repeated)} ids are listed more than once: {first_five(repeated)}")
     if absent := [name for name, entry in report.classes.items() if not entry["pixels"]]:
-        report.notes.append(f"{len(absent)} classes occur nowhere: {few(absent)}")
-
-
-def few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        report.notes.append(f"{len(absent)} classes do not occur: {first_five(absent)}")
 
 
 def describe(report: SplitReport) -> str:
@@ -97,14 +103,14 @@ def describe(report: SplitReport) -> str:
     lines += [f"  note: {note}" for note in report.notes]
     if report.sizes:
         sizes = [f"{size} ({count})" for size, count in report.sizes.items()]
-        lines.append(f"  {len(sizes)} sizes: {few(sizes)}")
+        lines.append(f"  {len(sizes)} sizes: {first_five(sizes)}")
     if report.classes:
-        lines += [f"  {line}" for line in histogram(report)]
+        lines += [f"  {line}" for line in class_table(report)]
     return "\n".join(lines)
 
 
-def histogram(report: SplitReport) -> list[str]:
-    """A line a class: name, pixels, their share, images."""
+def class_table(report: SplitReport) -> list[str]:
+    """A line for each class: name, pixels, their share, images."""
     total = max(1, report.ignored_pixels + sum(entry["pixels"] for entry in report.classes.values()))
     width = max(map(len, [*report.classes, "(ignored)"]))
     rows = [(name, entry["pixels"], f"{entry['pictures']:,}") for name, entry in report.classes.items()]
@@ -122,9 +128,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
     parser.add_argument(
-        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read (0: none)"
+        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read; 0: no others"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the complete report there")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Cityscapes with fine labels: 19 classes that train and score, everything else 255."""
+"""Cityscapes with fine labels: the 19 evaluated classes, everything else 255."""
 
 from pathlib import Path
 
@@ -18,44 +18,48 @@ IMAGE_END, LABEL_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 class Cityscapes(SegmentationDataset):
-    """`leftImg8bit/<split>/<city>/*_leftImg8bit.png` with `gtFine/<split>/<city>/*_gtFine_labelIds.png`.
+    """`leftImg8bit/<split>/<city>/<id>_leftImg8bit.png` and `gtFine/<split>/<city>/<id>_gtFine_labelIds.png`.
 
-    The split test may be without labels.
+    The split "test" may have no labels.
     """
 
     name, classes, palette = "cityscapes", CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        images = require_folder(root / "leftImg8bit" / split, "cityscapes", "leftImg8bit/ and gtFine/")
-        found = by_city_and_id(images, IMAGE_END)
-        if not found:
-            raise UserError(f"{images} holds no <city>/*{IMAGE_END}: unpack leftImg8bit_trainvaltest.zip there")
-        folder = root / "gtFine" / split
+        image_folder = require_folder(root / "leftImg8bit" / split, "cityscapes", "leftImg8bit/ and gtFine/")
+        images = files_by_city_and_id(image_folder, IMAGE_END)
+        if not images:
+            raise UserError(f"{image_folder} holds no <city>/*{IMAGE_END}: unpack leftImg8bit_trainvaltest.zip there")
+        label_folder = root / "gtFine" / split
         if split != "test":
-            require_folder(folder, "cityscapes", "leftImg8bit/ and gtFine/")
-        labels = by_city_and_id(folder, LABEL_END)
-        self.has_labels = split != "test" or any(key in labels for key in found)
-        names = Names(str(images), str(images), f"{folder}/{{}}{LABEL_END}", "unpack gtFine_trainvaltest.zip")
-        keys = match_files(list(found), found, labels if self.has_labels else found, names=names, report=report)
-        self.ids = [key.split("/")[1] for key in keys]
-        self.images, self.labels = [found[key] for key in keys], [labels.get(key) for key in keys]
+            require_folder(label_folder, "cityscapes", "leftImg8bit/ and gtFine/")
+        labels = files_by_city_and_id(label_folder, LABEL_END)
+        self.has_labels = split != "test" or any(name in labels for name in images)
+        names = Names(
+            source=str(image_folder),
+            images=str(image_folder),
+            label=f"{label_folder}/{{}}{LABEL_END}",
+            fix="unpack gtFine_trainvaltest.zip",
+        )
+        kept = match_files(list(images), images, labels if self.has_labels else images, names=names, report=report)
+        self.ids = [name.split("/")[1] for name in kept]
+        self.image_files = [images[name] for name in kept]
+        self.label_files = [labels.get(name) for name in kept]
 
     def image_path(self, index: int) -> Path:
-        return self.images[index]
+        return self.image_files[index]
 
     def label_path(self, index: int) -> Path:
-        return self.labels[index]
+        return self.label_files[index]
 
     def open_label(self, index: int) -> Image.Image:
-        return open_label(self.labels[index]).point(TRAIN_IDS)
+        return open_label(self.label_path(index)).point(TRAIN_IDS)
 
-    def submission(self, key: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
+    def submission(self, image_id: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
         """For the Cityscapes server: one channel of labelIds."""
-        return Path(f"{key}_labelIds.png"), Image.fromarray(np.array(LABEL_IDS, np.uint8)[prediction])
+        return Path(f"{image_id}_labelIds.png"), Image.fromarray(np.array(LABEL_IDS, np.uint8)[prediction])
 
 
-def by_city_and_id(folder: Path, ending: str) -> dict[str, Path]:
-    """<town>/<id> -> file, in order."""
-    return {
-        f"{path.parent.name}/{path.name.removesuffix(ending)}": path for path in sorted(folder.glob(f"*/*{ending}"))
-    }
+def files_by_city_and_id(folder: Path, end: str) -> dict[str, Path]:
+    """ "<city>/<id>" -> file, for the files whose names end in `end`, sorted."""
+    return {f"{path.parent.name}/{path.name.removesuffix(end)}": path for path in sorted(folder.glob(f"*/*{end}"))}

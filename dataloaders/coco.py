@@ -1,4 +1,4 @@
-"""COCO 2017 with VOC's 21 classes, drawn from the instance annotations by pycocotools."""
+"""COCO 2017 with VOC's 21 classes. pycocotools draws the labels from the instance annotations."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as mask_tools
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
-from dataloaders.checks.annotations import MIN_NUMBERS, read_annotations
+from dataloaders.checks.annotations import MIN_NUMBERS, Outline, read_annotations
 from dataloaders.checks.layout import Report, hint, raise_first, require_folder
 from utils.cache import cached
 from utils.distributed import print_main
@@ -23,88 +23,107 @@ MIN_PIXELS = 1000
 
 
 class COCO(SegmentationDataset):
-    """`train2017/ val2017/ annotations/`, or `images/` and `annotations/`.
+    """`annotations/instances_<split>2017.json` and the images in `<split>2017/`, `images/<split>2017/` or `images/`.
 
-    Training keeps images with more than 1000 pixels of the 20 classes; every other split keeps all.
+    The split "train" has the images with more than 1000 pixels of VOC's 20 classes, every other split all images.
     """
 
     name, classes, palette = "coco", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
     has_label_files = False
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        self.annotation_file = root / "annotations" / f"instances_{split}2017.json"
-        if not self.annotation_file.is_file():
-            raise UserError(
-                f"coco: no file {self.annotation_file}: give --data-root DIR with annotations/ and {split}2017/, "
-                f"set DEEPLAB_COCO_ROOT, or edit mypath.py{hint(self.annotation_file, 'coco')}"
-            )
-        folders = [root / f"{split}2017", root / "images" / f"{split}2017", root / "images"]
-        self.folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-        require_folder(self.folder, "coco", f"{split}2017/, images/{split}2017/ or images/")
+        self.annotation_file = find_annotation_file(root, split)
+        self.image_folder = find_image_folder(root, split)
         self.digest = hashlib.sha256(self.annotation_file.read_bytes()).hexdigest()
         self.images, self.objects, num_short = read_annotations(self.annotation_file, CLASS_OF, report)
         if num_short:
-            self.notes = [
-                f"{self.annotation_file}: {num_short} polygons of fewer than {MIN_NUMBERS} numbers are left out"
-            ]
-            print_main(self.notes[0])
-        self.keys = sorted(self.images)
-        if split == "train":
-            self.keys = cached(f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels", self.keys_with_enough)
-        if not self.keys:
-            raise UserError(f"{self.annotation_file} leaves no image to use: it needs objects of VOC's 20 classes")
-        there = {path.name for path in self.folder.iterdir()}
-        absent = {key for key in self.keys if Path(self.images[key]["file_name"]).name not in there}
-        report(
-            [
-                f"{self.folder / self.images[key]['file_name']} is missing, but {self.annotation_file} lists it: "
-                "unpack the images again"
-                for key in self.keys
-                if key in absent
-            ]
-        )
-        self.keys = [key for key in self.keys if key not in absent]
-        self.ids = [Path(self.images[key]["file_name"]).stem for key in self.keys]
+            note = f"{self.annotation_file}: {num_short} polygons of fewer than {MIN_NUMBERS} numbers are left out"
+            self.notes = [note]
+            print_main(note)
+        # COCO's numbers of the images; `ids` are the names of their files
+        self.image_ids = self.training_ids() if split == "train" else sorted(self.images)
+        self.leave_out_missing(report)
+        self.ids = [Path(self.file_name(image_id)).stem for image_id in self.image_ids]
+
+    def training_ids(self) -> list[int]:
+        name = f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels"
+        image_ids = cached(name, self.ids_with_enough_pixels)
+        if not image_ids:
+            raise UserError(
+                f"{self.annotation_file} has no image with more than {MIN_PIXELS} pixels of VOC's 20 classes: "
+                "use COCO's own annotations"
+            )
+        return image_ids
+
+    def ids_with_enough_pixels(self) -> list[int]:
+        """COCO's numbers of the images with more than MIN_PIXELS pixels of VOC's 20 classes."""
+        image_ids, title = sorted(self.images), "choosing COCO images (once)"
+        with progress(title, 0, len(image_ids), iterable=image_ids, unit="image") as bar:
+            return [image_id for image_id in bar if np.isin(self.draw(image_id), range(1, 21)).sum() > MIN_PIXELS]
+
+    def leave_out_missing(self, report: Report) -> None:
+        """Report and leave out images without a file."""
+        files = {path.name for path in self.image_folder.iterdir()}  # one listing instead of 118,287 questions
+        kept = [image_id for image_id in self.image_ids if Path(self.file_name(image_id)).name in files]
+        missing = [self.image_folder / self.file_name(number) for number in sorted({*self.image_ids} - {*kept})]
+        report([f"{path} is missing, but {self.annotation_file} lists it: unpack the images again" for path in missing])
+        self.image_ids = kept
+
+    def file_name(self, image_id: int) -> str:
+        return self.images[image_id]["file_name"]
 
     def image_path(self, index: int) -> Path:
-        return self.folder / self.images[self.keys[index]]["file_name"]
+        return self.image_folder / self.file_name(self.image_ids[index])
 
     def label_path(self, index: int) -> Path:
         return self.annotation_file
 
     def open_label(self, index: int) -> Image.Image:
-        return Image.fromarray(self.draw(self.keys[index]))
+        return Image.fromarray(self.draw(self.image_ids[index]))
 
     def label_digest(self, index: int) -> bytes:
-        return f"{self.digest}/{self.keys[index]}".encode()
+        return f"{self.digest}/{self.image_ids[index]}".encode()
 
     def describe_label(self, index: int) -> str:
-        return f"{self.annotation_file} (image {self.keys[index]})"
+        return f"{self.annotation_file} (image {self.image_ids[index]})"
 
-    def keys_with_enough(self) -> list[int]:
-        title = "choosing COCO images (once)"
-        with progress(title, 0, len(self.keys), iterable=self.keys, unit="image") as bar:
-            return [key for key in bar if np.isin(self.draw(key), range(1, 21)).sum() > MIN_PIXELS]
-
-    def draw(self, key: int) -> np.ndarray:
+    def draw(self, image_id: int) -> np.ndarray:
         """uint8 [H, W]: the class, 255 where two classes overlap and in crowds, 0 elsewhere."""
-        height, width = self.images[key]["height"], self.images[key]["width"]
+        height, width = self.images[image_id]["height"], self.images[image_id]["width"]
         label = np.zeros((height, width), np.uint8)
         crowd = np.zeros((height, width), bool)
-        for number, is_crowd, outline in self.objects.get(key, ()):
-            inside = decode_outline(outline, height, width)
+        for number, is_crowd, outline in self.objects.get(image_id, ()):
+            mask = draw_outline(outline, height, width)
             if is_crowd:
-                crowd |= inside
+                crowd |= mask
                 continue
-            clash = inside & (label != 0) & (label != number)
-            label[inside] = number
-            label[clash] = IGNORE_INDEX
+            overlap = mask & (label != 0) & (label != number)
+            label[mask] = number
+            label[overlap] = IGNORE_INDEX
         label[crowd] = IGNORE_INDEX
         return label
 
 
-def decode_outline(outline: list | dict, height: int, width: int) -> np.ndarray:
-    """bool [height, width] of polygons or run lengths, compressed or not."""
+def find_annotation_file(root: Path, split: str) -> Path:
+    """Raises UserError if there is none."""
+    path = root / "annotations" / f"instances_{split}2017.json"
+    if not path.is_file():
+        raise UserError(
+            f"coco: no file {path}: give --data-root DIR with annotations/ and {split}2017/, "
+            f"set DEEPLAB_COCO_ROOT, or edit mypath.py{hint(path, 'coco')}"
+        )
+    return path
+
+
+def find_image_folder(root: Path, split: str) -> Path:
+    """Raises UserError if there is none."""
+    folders = [root / f"{split}2017", root / "images" / f"{split}2017", root / "images"]
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return require_folder(folder, "coco", f"{split}2017/, images/{split}2017/ or images/")
+
+
+def draw_outline(outline: Outline, height: int, width: int) -> np.ndarray:
+    """bool [height, width] of polygons, or of run lengths, compressed or not."""
     if isinstance(outline, list):
         outline = mask_tools.merge(mask_tools.frPyObjects(outline, height, width))
     elif isinstance(outline["counts"], list):

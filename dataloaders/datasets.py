@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
@@ -11,14 +12,14 @@ from dataloaders.transforms import RandomScaleCrop, whole_image
 from utils.errors import BrokenImage, UserError
 from utils.run.broken import SEPARATOR
 
-MAX_BROKEN = 100  # in a row: then not a single file is the cause
+MAX_BROKEN = 100  # in a row: the data as a whole cannot be read
 
 
 class TrainDataset(Dataset):
-    """Random crops: a sample depends on `(seed, epoch, index)` alone; its key is `(epoch, index)`.
+    """Random crops. A sample depends on `(seed, epoch, index)` alone; its key is `(epoch, index)`.
 
-    With `skip_broken`, an image that cannot be decoded is replaced by another one, drawn from these three alone too,
-    and the sample's "broken" names the files that were skipped.
+    With `skip_broken`, another image, chosen by the same three numbers, replaces one that cannot be decoded, and
+    the sample's "broken" has the paths of the files that were skipped.
     """
 
     def __init__(
@@ -31,31 +32,34 @@ class TrainDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
         epoch, index = key
-        random = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, epoch, index))
         if not self.skip_broken:
-            image, label = self.transform(*self.dataset.read(index), random)
+            image, label = self.transform(*self.dataset.read(index), rng)
             return {"image": image, "label": label, "id": self.dataset.ids[index]}
         index, pair, broken = self.read_or_replace(epoch, index)
-        image, label = self.transform(*pair, random)
+        image, label = self.transform(*pair, rng)
         return {"image": image, "label": label, "id": self.dataset.ids[index], "broken": SEPARATOR.join(broken)}
 
-    def read_or_replace(self, epoch: int, index: int) -> tuple[int, tuple, list[str]]:
-        """(index of the image read, (image, label), files skipped)."""
-        choice, broken = np.random.default_rng((self.seed, epoch, index, 1)), []
+    def read_or_replace(self, epoch: int, index: int) -> tuple[int, tuple[Image.Image, Image.Image], list[str]]:
+        """(index of the image that was read, (image, label), paths that were skipped).
+
+        Raises UserError after MAX_BROKEN images that cannot be decoded.
+        """
+        rng, broken = np.random.default_rng((self.seed, epoch, index, 1)), []
         for _ in range(MAX_BROKEN):
             try:
                 return index, self.dataset.read(index), broken
             except BrokenImage as error:
                 broken.append(error.path)
-                index = int(choice.integers(len(self.dataset)))
+                index = int(rng.integers(len(self.dataset)))
         raise UserError(f"{MAX_BROKEN} images in a row cannot be decoded, such as {broken[0]}: check the data")
 
 
 class EvalDataset(Dataset):
-    """Every image at its own size, or as `transform` makes it and its label; the key is its index.
+    """Every image at its own size, or as `transform(image, label)` returns it. The key of a sample is its index.
 
-    With `skip_broken`, an image that cannot be decoded becomes a small one without labeled pixels, and the sample's
-    "broken" names its file.
+    With `skip_broken`, a small image without labeled pixels replaces one that cannot be decoded, and the sample's
+    "broken" has the path of its file.
     """
 
     def __init__(self, dataset: SegmentationDataset, transform: Callable = whole_image, *, skip_broken: bool = False):

@@ -1,6 +1,6 @@
-"""A set drawn on the fly: textured shapes that overlap, some small, some thin. It needs no file and no download.
+"""A generated dataset: textured shapes that overlap, some of them small or thin. It needs no files and no download.
 
-An image depends on its split and number alone. Each class has a form, a texture and a range of hues.
+An image depends on its split and index alone. Each class has its shape, texture and range of hues.
 """
 
 import colorsys
@@ -15,26 +15,30 @@ from dataloaders.base import SegmentationDataset
 from dataloaders.checks.layout import Report, raise_first
 from dataloaders.checks.pairs import Opener, Pair
 from utils.errors import UserError
+from utils.images import open_image
 from utils.palettes import voc_palette
 
 CLASSES = ("background", "disc", "box", "triangle", "ring", "star", "bar", "dot")
-SPLITS = {"train": 480, "val": 80}
+SPLITS = {"train": 480, "val": 80}  # number of images
 WIDTH, HEIGHT = 160, 120
-DARK = 0.4  # light of the dark parts of a texture
-VERSION = "1"
+DARK = 0.4  # brightness of the dark parts of a texture, of 1
+VERSION = "1"  # part of the label digests: another drawing needs another one
 
 
 class Demo(SegmentationDataset):
+    """160x120 images with eight classes. `root`, `report` and `opener` have no effect: there are no files."""
+
     name, classes, palette = "demo", CLASSES, voc_palette(len(CLASSES))
     has_label_files = False
 
-    def __init__(self, _root: Path, split: str, *, report: Report = raise_first):
+    def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         if split not in SPLITS:
             raise UserError(f"demo has no split {split!r}: choose one of {', '.join(SPLITS)}")
         self.split = split
         self.ids = [f"{split}_{number:04d}" for number in range(SPLITS[split])]
 
     def image_path(self, index: int) -> Path:
+        """No file: a name for messages."""
         return Path(f"demo-{VERSION}") / self.ids[index]
 
     label_path = image_path
@@ -45,83 +49,87 @@ class Demo(SegmentationDataset):
     def open_label(self, index: int) -> Image.Image:
         return self.read(index)[1]
 
-    def load_and_check(self, index: int, opened: Opener | None = None) -> Pair:
+    def load_and_check(self, index: int, opener: Opener = open_image) -> Pair:
         image, label = draw_scene(np.random.default_rng((list(SPLITS).index(self.split), index)))
         return Pair(Image.fromarray(image), Image.fromarray(label), [])
 
 
-def draw_scene(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(image uint8 [120, 160, 3], label uint8 [120, 160]): four to eight shapes over a cloudy ground."""
-    image, label = draw_ground(random), np.zeros((HEIGHT, WIDTH), np.uint8)
-    numbers = random.integers(1, len(CLASSES), size=random.integers(4, 9))
-    for number in sorted(numbers, key=lambda n: n in (6, 7)):  # thin and small ones last, so that they are seen
-        mask = draw_mask(CLASSES[number], random)
-        bright = draw_color(number, random)
-        mixture = TEXTURES[CLASSES[number]](*rotated_coordinates(mask, random), random)[:, None]
-        image[mask], label[mask] = bright * (DARK + (1 - DARK) * mixture), number
-    image += random.normal(0, 6, image.shape)
+def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(image uint8 [120, 160, 3], label uint8 [120, 160]): four to eight shapes on a cloudy background."""
+    image, label = draw_background(rng), np.zeros((HEIGHT, WIDTH), np.uint8)
+    numbers = rng.integers(1, len(CLASSES), size=rng.integers(4, 9))
+    for number in sorted(numbers, key=lambda n: n in (6, 7)):  # thin and small shapes last, so that none covers them
+        mask = draw_mask(CLASSES[number], rng)
+        color = draw_color(number, rng)
+        texture = TEXTURES[CLASSES[number]](*rotated_coordinates(mask, rng), rng)[:, None]
+        image[mask], label[mask] = color * (DARK + (1 - DARK) * texture), number
+    image += rng.normal(0, 6, image.shape)
     return image.clip(0, 255).astype(np.uint8), label
 
 
-def draw_color(number: int, random: np.random.Generator) -> np.ndarray:
-    """RGB of a class: its hue give or take a fifth of the way to the next one's, any light, seldom pale."""
-    hue = (number + random.uniform(-0.2, 0.2)) / (len(CLASSES) - 1)
-    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, random.uniform(0.5, 1), random.uniform(0.5, 1)))
-
-
-def draw_ground(random: np.random.Generator) -> np.ndarray:
-    gray, tint = random.integers(60, 200, (4, 5, 1)), random.integers(-15, 16, (4, 5, 3))
+def draw_background(rng: np.random.Generator) -> np.ndarray:
+    """float64 [120, 160, 3]: a coarse random grid, enlarged."""
+    gray, tint = rng.integers(60, 200, (4, 5, 1)), rng.integers(-15, 16, (4, 5, 3))
     clouds = Image.fromarray((gray + tint).astype(np.uint8))
     return np.asarray(clouds.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64).copy()
 
 
-def rotated_coordinates(mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates in pixels of the places in `mask`, turned by a random angle and shifted."""
-    y, x = np.argwhere(mask).T + random.uniform(0, 20, (2, 1))
-    angle = random.uniform(0, np.pi)
+def draw_color(number: int, rng: np.random.Generator) -> np.ndarray:
+    """RGB, 0..255: a hue within a fifth of the distance between classes, saturation and value from 0.5 to 1."""
+    hue = (number + rng.uniform(-0.2, 0.2)) / (len(CLASSES) - 1)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.5, 1), rng.uniform(0.5, 1)))
+
+
+def rotated_coordinates(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (u, v) of the pixels of `mask`, in pixels, after a random rotation and shift."""
+    y, x = np.argwhere(mask).T + rng.uniform(0, 20, (2, 1))
+    angle = rng.uniform(0, np.pi)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
-def waves(coordinate: np.ndarray, period: float) -> np.ndarray:
+def square_wave(coordinate: np.ndarray, period: float) -> np.ndarray:
+    """0 and 1 in turn; `period` in pixels."""
     return (np.sin(coordinate * (2 * np.pi / period)) > 0).astype(np.float64)
 
 
+# Brightness of each pixel, 0..1, by its coordinates (u, v)
 Texture = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 TEXTURES: dict[str, Texture] = {
-    "disc": lambda u, v, _: np.abs(waves(u, 12) - waves(v, 12)),  # chequers
-    "box": lambda u, v, _: waves(u, 8),  # stripes
-    "triangle": lambda u, v, _: waves(u, 9) * waves(v, 9),  # points
+    "disc": lambda u, v, _: np.abs(square_wave(u, 12) - square_wave(v, 12)),  # checkerboard
+    "box": lambda u, v, _: square_wave(u, 8),  # stripes
+    "triangle": lambda u, v, _: square_wave(u, 9) * square_wave(v, 9),  # grid of squares
     "ring": lambda u, v, _: np.full(u.shape, 0.7),  # plain
-    "star": lambda u, v, random: random.random(u.shape).round(),  # grain
+    "star": lambda u, v, rng: rng.random(u.shape).round(),  # noise
     "bar": lambda u, v, _: np.ones(u.shape),  # plain
     "dot": lambda u, v, _: np.ones(u.shape),  # plain
 }
 
 
-def draw_mask(form: str, random: np.random.Generator) -> np.ndarray:
-    """bool [120, 160]: the shape at a random place, size and turn."""
-    center = random.uniform((0, 0), (WIDTH, HEIGHT))
-    radius, turn = random.uniform(16, 34), random.uniform(0, 2 * np.pi)
+def draw_mask(name: str, rng: np.random.Generator) -> np.ndarray:
+    """bool [120, 160]: the shape of a class at a random place, size and angle."""
+    center = rng.uniform((0, 0), (WIDTH, HEIGHT))
+    radius, angle = rng.uniform(16, 34), rng.uniform(0, 2 * np.pi)
     canvas = Image.new("1", (WIDTH, HEIGHT))
     pen = ImageDraw.Draw(canvas)
-    if form == "disc":
+    if name == "disc":
         pen.circle(tuple(center), radius, fill=1)
-    elif form == "ring":
+    elif name == "ring":
         pen.circle(tuple(center), radius, outline=1, width=int(radius / 3))
-    elif form == "dot":
-        pen.circle(tuple(center), random.uniform(4, 7), fill=1)
-    elif form == "bar":
-        half = random.uniform(30, 70) * np.array([np.cos(turn), np.sin(turn)])
-        pen.line([*(center - half), *(center + half)], fill=1, width=int(random.integers(3, 6)))
+    elif name == "dot":
+        pen.circle(tuple(center), rng.uniform(4, 7), fill=1)
+    elif name == "bar":
+        half = rng.uniform(30, 70) * np.array([np.cos(angle), np.sin(angle)])
+        pen.line([*(center - half), *(center + half)], fill=1, width=int(rng.integers(3, 6)))
     else:
-        pen.polygon(polygon(form, center, radius, turn), fill=1)
+        pen.polygon(corners(name, center, radius, angle), fill=1)
     return np.asarray(canvas)
 
 
-def polygon(form: str, center: np.ndarray, radius: float, turn: float) -> list[tuple[float, float]]:
-    corners = {"triangle": 3, "box": 4, "star": 10}[form]
-    angles = turn + np.arange(corners) * (2 * np.pi / corners)
-    radii = np.full(corners, radius)
-    if form == "star":
+def corners(name: str, center: np.ndarray, radius: float, angle: float) -> list[tuple[float, float]]:
+    """(x, y) of each corner of a triangle, box or star."""
+    num_corners = {"triangle": 3, "box": 4, "star": 10}[name]
+    angles = angle + np.arange(num_corners) * (2 * np.pi / num_corners)
+    radii = np.full(num_corners, radius)
+    if name == "star":
         radii[::2] *= 0.5
     return [tuple(center + r * np.array([np.cos(a), np.sin(a)])) for r, a in zip(radii, angles, strict=True)]

@@ -1,4 +1,4 @@
-"""A user's own data: VOC's layout plus `classes.txt`, one class name a line in the order of their numbers."""
+"""A user's own data: VOC's layout and `classes.txt` with the class names, one a line, in the order of their numbers."""
 
 from pathlib import Path
 
@@ -10,24 +10,28 @@ from utils.palettes import Palette, voc_palette
 
 
 class Folder(VOCLayout):
+    name = "folder"
+
+    def __init__(self, root: Path, split: str, *, report: Report = raise_first):
+        require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
+        self.classes = read_classes(root / "classes.txt", report)
+        self.palette = voc_palette(len(self.classes))
+        super().__init__(root, split, report=report)
+        if len(self.classes) == 2 and self.has_labels:
+            report(self.two_class_problems())
+
     @classmethod
     def class_names(cls, root: Path) -> tuple[tuple[str, ...], Palette]:
         classes = read_classes(root / "classes.txt")
         return classes, voc_palette(len(classes))
 
-    def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
-        super().__init__(root, split, name="folder", classes=read_classes(root / "classes.txt", report), report=report)
-        if len(self.classes) == 2 and self.has_labels:
-            report(self.two_class_problems())
-
     def two_class_problems(self) -> list[str]:
-        """Labels that are 0 and 255 throughout: ignored, the second class would be nowhere."""
+        """A problem if all labels hold only 0 and 255: an image of two classes saved as black and white."""
         has_ignored = False
         for index in range(len(self)):
             try:
                 counts = self.open_label(index).histogram()
-            except UserError:  # is named when it is read
+            except UserError:  # reported when the label is read
                 continue
             if counts[1]:
                 return []
@@ -35,14 +39,15 @@ class Folder(VOCLayout):
         if not has_ignored:
             return []
         return [
-            f"{self.labels} holds only 0 and 255, but the second class {self.classes[1]!r} is 1 "
+            f"{self.label_folder} holds only 0 and 255, but the second class {self.classes[1]!r} is 1 "
             "and 255 is ignored: write 1 in place of 255"
         ]
 
 
 def read_classes(path: Path, report: Report = raise_first) -> tuple[str, ...]:
-    """The names in the order of their numbers. Where faulty names are reported and no error, each is made unique, so
-    that labels can be checked all the same.
+    """The class names in the order of their numbers. Raises UserError if there is no file.
+
+    Invalid names go to `report`. If it returns, repeated names become unique, so that labels can still be checked.
     """
     if not path.is_file():
         raise UserError(
@@ -59,7 +64,7 @@ def read_classes(path: Path, report: Report = raise_first) -> tuple[str, ...]:
 def class_name_problems(path: Path, names: list[str]) -> list[str]:
     problems = []
     if "" in names:
-        problems.append(f"{path} has a blank line {names.index('') + 1}, which would shift the classes: take it out")
+        problems.append(f"{path} has a blank line {names.index('') + 1}, which shifts the class numbers: delete it")
     repeated = sorted({name for name in names if name and names.count(name) > 1})
     problems += [f"{path} names {name!r} twice: one line a class" for name in repeated]
     if not 2 <= len(names) < IGNORE_INDEX:

@@ -27,7 +27,10 @@ def train_loader(
     pin_memory: bool,
     skip_broken: bool,
 ) -> DataLoader:
-    """Random crops in the micro-batches of `ResumableBatchSampler`. `mean` (RGB, 0..1) is the color of padding."""
+    """Random crops in the micro-batches of `ResumableBatchSampler`, which is its `batch_sampler`.
+
+    Padding has the color `mean` (RGB, 0..1). Raises UserError for a batch that the sampler cannot make.
+    """
     sampler = ResumableBatchSampler(
         len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, accumulate=accumulate
     )
@@ -53,12 +56,13 @@ def eval_loader(
     transform: Callable = whole_image,
     skip_broken: bool = False,
 ) -> DataLoader:
-    """One image a batch, since sizes differ. Each process gets every `world_size`-th one: none twice, no padding."""
+    """Batches of one image, since sizes differ. A process loads every `world_size`-th image, none of them twice."""
     samples = EvalDataset(dataset, transform, skip_broken=skip_broken)
-    mine = Subset(samples, range(rank, len(dataset), world_size))
-    return DataLoader(mine, num_workers=workers, pin_memory=pin_memory, worker_init_fn=init_worker)
+    subset = Subset(samples, range(rank, len(dataset), world_size))
+    return DataLoader(subset, num_workers=workers, pin_memory=pin_memory, worker_init_fn=init_worker)
 
 
 def init_worker(_worker: int) -> None:
+    """One thread for each worker; the main process alone handles SIGINT and SIGTERM."""
     ignore_signals_in_worker()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Several datasets as one."""
+"""Several datasets with label files as one."""
 
 from pathlib import Path
 
@@ -10,31 +10,33 @@ from utils.images import open_image
 
 
 class MergedDataset(SegmentationDataset):
-    """The ids of all `parts` but those in `excluded`. Where two parts have an id, the earlier one's label counts."""
+    """The images of all `datasets` whose ids are not in `excluded`. Of an id in several datasets, the first one counts.
 
-    def __init__(self, parts: list[SegmentationDataset], *, excluded: set[str]):
-        first = parts[0]
-        self.name = "+".join(part.name for part in parts)
-        self.classes, self.palette = first.classes, first.palette
-        places: dict[str, tuple[SegmentationDataset, int]] = {}
-        for part in parts:
-            for index, key in enumerate(part.ids):
-                if key not in excluded:
-                    places.setdefault(key, (part, index))
-        self.ids, self.places = list(places), list(places.values())
+    Classes and palette are those of the first dataset.
+    """
+
+    def __init__(self, datasets: list[SegmentationDataset], *, excluded: set[str]):
+        self.name = "+".join(dataset.name for dataset in datasets)
+        self.classes, self.palette = datasets[0].classes, datasets[0].palette
+        sources: dict[str, tuple[SegmentationDataset, int]] = {}
+        for dataset in datasets:
+            for index, image_id in enumerate(dataset.ids):
+                if image_id not in excluded:
+                    sources.setdefault(image_id, (dataset, index))
+        self.ids, self.sources = list(sources), list(sources.values())
 
     def image_path(self, index: int) -> Path:
-        part, place = self.places[index]
-        return part.image_path(place)
+        dataset, index = self.sources[index]
+        return dataset.image_path(index)
 
     def label_path(self, index: int) -> Path:
-        part, place = self.places[index]
-        return part.label_path(place)
-
-    def load_and_check(self, index: int, opened: Opener = open_image) -> Pair:
-        part, place = self.places[index]
-        return part.load_and_check(place, opened)
+        dataset, index = self.sources[index]
+        return dataset.label_path(index)
 
     def open_label(self, index: int) -> Image.Image:
-        part, place = self.places[index]
-        return part.open_label(place)
+        dataset, index = self.sources[index]
+        return dataset.open_label(index)
+
+    def load_and_check(self, index: int, opener: Opener = open_image) -> Pair:
+        dataset, index = self.sources[index]
+        return dataset.load_and_check(index, opener)

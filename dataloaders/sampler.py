@@ -1,4 +1,4 @@
-"""Which images make which batch: a function of seed and epoch alone, whatever the number of processes."""
+"""The batches of an epoch: a function of seed and epoch alone, for any number of processes."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,13 @@ from utils.errors import UserError
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Micro-batches of (epoch, index), the key of a training sample.
+    """Micro-batches of keys (epoch, index) of training samples.
 
     The `batch_size` images of a step are divided into `accumulate` micro-batches for each of `world_size` processes;
-    this process, number `rank`, gets its `accumulate` ones. What remains after the last full step of an epoch is
-    dropped. `set_position` before each pass over the loader: it starts there and loads nothing before it.
+    this sampler yields those of process `rank`. Images that remain after the last full step of an epoch are dropped.
+    Call `set_position` before each epoch: no sample before its step is loaded.
+
+    Raises UserError if `batch_size` cannot be divided so, or if `size`, the number of images, is smaller.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         self.epoch = self.first_step = 0
 
     def set_position(self, epoch: int, step: int) -> None:
-        """Continue at `step` of `epoch`."""
+        """Start the next iteration at `step` of `epoch`."""
         self.epoch, self.first_step = epoch, step
 
     def __len__(self) -> int:
@@ -43,14 +45,16 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
         for step in range(self.first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            # The same micro-batches whether processes or accumulation make them: then their sums are the same bits
+            # Processes and accumulation divide a batch into the same micro-batches, so their sums have the same bits
             for number in range(self.rank, self.num_micro_batches, self.world_size):
                 yield [(self.epoch, int(index)) for index in batch[number :: self.num_micro_batches]]
 
 
 def num_micro_batches(accumulate: int, *, batch_size: int, num_processes: int, is_independent: bool) -> int:
-    """Micro-batches of each process. One process uses at least the two that two processes would use, where images are
-    `is_independent` of each other (frozen batch norm): then one and two processes compute the same bits on a CPU.
+    """Micro-batches of each process.
+
+    If images are `is_independent` of each other (frozen batch norm), one process divides an even batch into two, as
+    two processes would: then one and two processes compute the same bits on a CPU.
     """
     if is_independent and num_processes == accumulate == 1 and batch_size % 2 == 0:
         return 2

@@ -1,4 +1,4 @@
-"""SBD, the semantic boundaries set (Hariharan et al., ICCV 2011): VOC images with labels in MATLAB files."""
+"""SBD, the Semantic Boundaries Dataset (Hariharan et al., ICCV 2011): images of VOC, labels in MATLAB files."""
 
 from pathlib import Path
 
@@ -16,26 +16,28 @@ from utils.palettes import VOC_CLASSES, voc_palette
 
 
 class SBD(SegmentationDataset):
-    """All that SBD labels: its train and val lists together. It has no border of 255."""
+    """All images of SBD's train and val lists. Its labels have no border of 255."""
 
     name, classes, palette = "sbd", VOC_CLASSES, voc_palette(len(VOC_CLASSES))
 
     def __init__(self, root: Path, *, report: Report = raise_first):
-        self.root = find_sbd(root)
-        lists = (read_ids(self.root / f"{split}.txt") for split in ("train", "val"))
-        ids = list(dict.fromkeys(key for ids in lists for key in ids))
-        images = files_by_id(self.root / "img", [".jpg"], report)
-        labels = files_by_id(self.root / "cls", [".mat"], report)
-        names = Names("SBD's lists", str(self.root / "img"), f"{self.root / 'cls'}/{{}}.mat")
-        self.ids = match_files(ids, images, labels, names=names, report=report)
+        root = find_sbd(root)
+        ids = read_ids(root / "train.txt") + read_ids(root / "val.txt")
+        images = files_by_id(root / "img", [".jpg"], report)
+        labels = files_by_id(root / "cls", [".mat"], report)
+        names = Names("SBD's lists", str(root / "img"), f"{root / 'cls'}/{{}}.mat")
+        self.ids = match_files(list(dict.fromkeys(ids)), images, labels, names=names, report=report)
+        self.image_files = [images[image_id] for image_id in self.ids]
+        self.label_files = [labels[image_id] for image_id in self.ids]
 
     def image_path(self, index: int) -> Path:
-        return self.root / "img" / f"{self.ids[index]}.jpg"
+        return self.image_files[index]
 
     def label_path(self, index: int) -> Path:
-        return self.root / "cls" / f"{self.ids[index]}.mat"
+        return self.label_files[index]
 
     def open_label(self, index: int) -> Image.Image:
+        """Mode L, from the array GTcls.Segmentation of the MATLAB file."""
         path = self.label_path(index)
         try:
             content = loadmat(path, variable_names="GTcls")
@@ -50,15 +52,19 @@ class SBD(SegmentationDataset):
 
 
 def find_sbd(root: Path) -> Path:
+    """The folder that holds img/ and cls/: `root`, or one of the archive's in it. Raises UserError if there is none."""
     for folder in (root, root / "dataset", root / "benchmark_RELEASE" / "dataset"):
         if (folder / "img").is_dir() and (folder / "cls").is_dir():
             return folder
     raise UserError(
-        f"sbd: no img/ and cls/ in {root} (looked there, in dataset/ and in benchmark_RELEASE/dataset/): "
+        f"sbd: no img/ and cls/ in {root}, in its dataset/ or in its benchmark_RELEASE/dataset/: "
         "give --sbd-root DIR, set DEEPLAB_SBD_ROOT, or edit mypath.py"
     )
 
 
 def add_sbd(voc: VOC, voc_root: Path, root: Path, *, report: Report) -> MergedDataset:
-    """VOC's training images, and those that SBD labels outside VOC val: 10,582 on the real sets. VOC's labels win."""
+    """VOC's training images and those of SBD that are not in VOC val: 10,582 of the full datasets.
+
+    Where both have a label, VOC's is used.
+    """
     return MergedDataset([voc, SBD(root, report=report)], excluded=set(VOC(voc_root, "val", report=report).ids))

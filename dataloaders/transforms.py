@@ -12,80 +12,81 @@ SCALES = (0.5, 2.0)
 
 
 class RandomScaleCrop:
-    """Scale, pad, crop and flip as the paper trains, resampling only the pixels that end up in the crop.
+    """Scale, pad, crop and flip as in the paper. Only the pixels of the crop are resampled.
 
-    `crop_size` (height, width). The scale is drawn from U(0.5, 2) of the native size, or of short side `base_size`.
-    Padding, right and bottom before the flip, is `fill` (RGB) in the image and 255 in the label.
+    The scale is drawn from U(0.5, 2), of the native size or, with `base_size`, of the size with that short side.
+    `crop_size` is (height, width). Padding, at the right and bottom before the flip, is `fill` (RGB, 0..255) in the
+    image and 255 in the label.
     """
 
     def __init__(self, crop_size: tuple[int, int], *, fill: tuple[int, int, int], base_size: int | None = None):
         self.crop_size, self.base_size = crop_size, base_size
         self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
 
-    def __call__(self, picture: Image.Image, label: Image.Image, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """-> image uint8 [3, h, w], label uint8 [h, w] of the crop size."""
-        native = 1.0 if self.base_size is None else self.base_size / min(picture.size)
-        scale = native * random.uniform(*SCALES)
-        rows, height = draw_window(picture.height, scale, self.crop_size[0], random)
-        columns, width = draw_window(picture.width, scale, self.crop_size[1], random)
-        image = resample(picture, rows, columns, (height, width))
-        labels = resample_label(label, rows, columns, (height, width))
+    def __call__(self, image: Image.Image, label: Image.Image, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """RGB image and its label of the same size -> (uint8 [3, h, w], uint8 [h, w]) of the crop size."""
+        native = 1.0 if self.base_size is None else self.base_size / min(image.size)
+        scale = native * rng.uniform(*SCALES)
+        rows, height = draw_window(image.height, scale, self.crop_size[0], rng)
+        columns, width = draw_window(image.width, scale, self.crop_size[1], rng)
+        image_crop = resample(image, rows, columns, (height, width))
+        label_crop = resample_label(label, rows, columns, (height, width))
         if (height, width) != self.crop_size:
-            image, labels = self.pad(image, labels)
-        if random.random() < 0.5:
-            return image.flip(-1), labels.flip(-1)
-        return image, labels
+            image_crop, label_crop = self.pad(image_crop, label_crop)
+        if rng.random() < 0.5:
+            return image_crop.flip(-1), label_crop.flip(-1)
+        return image_crop, label_crop
 
-    def pad(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = labels.shape
-        padded = torch.empty(3, *self.crop_size, dtype=torch.uint8).copy_(self.fill)
-        padded_labels = torch.full(self.crop_size, IGNORE_INDEX, dtype=torch.uint8)
-        padded[:, :height, :width], padded_labels[:height, :width] = image, labels
-        return padded, padded_labels
+    def pad(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = label.shape
+        padded_image = torch.empty(3, *self.crop_size, dtype=torch.uint8).copy_(self.fill)
+        padded_label = torch.full(self.crop_size, IGNORE_INDEX, dtype=torch.uint8)
+        padded_image[:, :height, :width], padded_label[:height, :width] = image, label
+        return padded_image, padded_label
 
 
-def draw_window(side: int, scale: float, crop: int, random: np.random.Generator) -> tuple[slice, int]:
-    """(pixels of a side to take, number of pixels to make of them) for a random crop of the scaled side.
+def draw_window(side: int, scale: float, crop: int, rng: np.random.Generator) -> tuple[slice, int]:
+    """A random crop of a scaled side: (pixels of the side that it shows, number of pixels to resample them to).
 
-    The window is rounded to whole pixels, so that image and label are cut from the very same ones.
+    The window is rounded to whole pixels, so that image and label are cut from the same ones.
     """
     scaled = max(1, round(side * scale))
-    kept = min(scaled, crop)
-    first = int(random.integers(scaled - kept + 1))
-    start, end = (round(edge * side / scaled) for edge in (first, first + kept))
+    length = min(scaled, crop)
+    first = int(rng.integers(scaled - length + 1))
+    start, end = (round(edge * side / scaled) for edge in (first, first + length))
     start = min(start, side - 1)
-    return slice(start, max(end, start + 1)), kept
+    return slice(start, max(end, start + 1)), length
 
 
-def resample(picture: Image.Image, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
+def resample(image: Image.Image, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
     """Bilinear, with antialiasing where it shrinks: uint8 [3, *size]."""
-    window = torch.from_numpy(np.array(picture)[rows, columns]).permute(2, 0, 1)[None]
-    # torch's uint8 kernel gives what Pillow gives, in a third of its time (python -m benchmarks.input)
+    window = torch.from_numpy(np.array(image)[rows, columns]).permute(2, 0, 1)[None]  # [1, 3, rows, columns]
+    # torch's uint8 kernel is within 1 of Pillow's and takes a third of its time (python -m benchmarks.input)
     return F.interpolate(window, size=size, mode="bilinear", antialias=True)[0]
 
 
 def resample_label(label: Image.Image, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
-    """The nearest pixel, with the same pixel centers: uint8 [*size]."""
+    """Nearest pixel, with the same pixel centers: uint8 [*size]."""
     window = (columns.start, rows.start, columns.stop, rows.stop)
     return torch.from_numpy(np.array(label.resize(size[::-1], Image.Resampling.NEAREST, window)))
 
 
 class CenterCrop:
-    """jfzhang95's validation: short side to `size`, then the center `size` x `size`, label alike."""
+    """jfzhang95's validation: short side to `size`, then the center `size` x `size`, of image and label."""
 
     def __init__(self, size: int):
         self.size = size
 
-    def __call__(self, picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
-        """-> image uint8 [3, size, size], label uint8 [size, size]."""
-        scaled = tuple(int(side * self.size / min(picture.size)) for side in picture.size)
+    def __call__(self, image: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
+        """RGB image and its label of the same size -> (uint8 [3, size, size], uint8 [size, size])."""
+        scaled = tuple(int(side * self.size / min(image.size)) for side in image.size)
         left, top = (round((side - self.size) / 2) for side in scaled)
         window = (left, top, left + self.size, top + self.size)
-        picture = picture.resize(scaled, Image.Resampling.BILINEAR).crop(window)
-        return whole_image(picture, label.resize(scaled, Image.Resampling.NEAREST).crop(window))
+        image = image.resize(scaled, Image.Resampling.BILINEAR).crop(window)
+        return whole_image(image, label.resize(scaled, Image.Resampling.NEAREST).crop(window))
 
 
-def whole_image(picture: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
-    """Image uint8 [3, H, W] and label uint8 [H, W] at their native size."""
-    image = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-    return torch.from_numpy(image), torch.from_numpy(np.array(label))
+def whole_image(image: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
+    """RGB image and its label -> (uint8 [3, H, W], uint8 [H, W]) at the native size."""
+    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    return torch.from_numpy(pixels), torch.from_numpy(np.array(label))

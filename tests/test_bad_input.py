@@ -148,7 +148,7 @@ LAYOUT = [
     Case("split empty", ("train.txt lists no image", "one id a line"), damage=text(TRAIN, "\r\n\n")),
     Case("split not text", ("train.txt cannot be read as text", "UTF-8"), damage=text(TRAIN, b"\xff\xfe\x00t")),
     Case("id without image", ("no image for id t.0", "add it"), damage=lambda root: first_image(root).unlink()),
-    Case("two images of an id", ("t.0.jpg and ", "t.0.png both are of id t.0", "take one of them out"),
+    Case("two images of an id", ("t.0.jpg and ", "t.0.png both have the id t.0", "remove one of them"),
          damage=lambda root: shutil.copy(first_label(root), first_image(root).with_suffix(".png"))),
     Case("id without label", ("t.0.png is missing", "add it"), damage=lambda root: first_label(root).unlink()),
     Case("Cityscapes image without label", ("gtFine_labelIds.png is missing", "unpack"), "cityscapes",
@@ -156,7 +156,7 @@ LAYOUT = [
     Case("classes missing", ("classes.txt is missing", "write the class names"), damage=without("classes.txt")),
     Case("class listed twice", ("classes.txt names 'a' twice", "one line a class"),
          damage=text("classes.txt", "a\nb\na\n")),
-    Case("blank line among the classes", ("classes.txt has a blank line 2", "take it out"),
+    Case("blank line among the classes", ("classes.txt has a blank line 2", "delete it"),
          damage=text("classes.txt", "a\n\nb\n")),
     Case("one class", ("classes.txt names 1", "2 to 254"), damage=text("classes.txt", "a\n")),
     Case("255 classes", ("classes.txt names 255", "2 to 254"),
@@ -184,7 +184,7 @@ PAIRS = [
          damage=in_every(LABELS, save_class_7)),
 ]  # fmt: skip
 COCO = [
-    Case("truncated annotations", ("instances_train2017.json is no whole JSON", "get it again"), "coco",
+    Case("truncated annotations", ("instances_train2017.json is not a complete JSON", "download it again"), "coco",
          lambda root: keep_start(root / ANNOTATIONS)),
     Case("annotations are a list", ("instances_train2017.json holds a list",), "coco", text(ANNOTATIONS, "[1]")),
     Case("no categories", ("instances_train2017.json has no categories",), "coco",
@@ -193,8 +193,8 @@ COCO = [
          annotations(lambda content: content.update(categories=[{"id": 999, "name": "x"}]))),
     Case("annotation of an unlisted image", ("annotates the image 77",), "coco",
          annotations(lambda content: content["annotations"][0].update(image_id=77))),
-    Case("outline is a number", ("in image 1 that is no", "polygons", "correct it"), "coco", outline(5)),
-    Case("outline without polygons", ("in image 1 that is no", "polygons"), "coco", outline([])),
+    Case("outline is a number", ("in image 1 that is neither", "polygons", "correct it"), "coco", outline(5)),
+    Case("outline without polygons", ("in image 1 that is neither", "polygons"), "coco", outline([])),
     Case("polygon of text", ("in image 1 that holds", "coordinates"), "coco", outline([["a"] * 6])),
     Case("polygon far outside", ("in image 1 that holds", "coordinates"), "coco", outline([[1e9] * 6])),
     Case("polygon of seven numbers", ("in image 1 that has an odd number",), "coco", outline([[1, 2, 3, 4, 5, 6, 7]])),
@@ -473,12 +473,12 @@ def test_polygons_and_run_lengths_are_drawn_and_short_polygons_are_skipped(coco_
         assert np.array_equal(label, mask * 15)
 
 
-@pytest.mark.parametrize("call", ["count_pixels", "keys_with_enough"])
+@pytest.mark.parametrize("call", ["count_pixels", "ids_with_enough_pixels"])
 def test_an_error_ends_the_progress_bar_before_its_line_is_printed(call, coco_root, monkeypatch, capsys):
     data = build_dataset("coco", "val", root=str(coco_root))
     monkeypatch.setattr(type(data), "draw", lambda *_: int("no number"))
     with pytest.raises(ValueError, match="no number") as kept:  # as train.py keeps the error while it prints
-        data.keys_with_enough() if call == "keys_with_enough" else count_pixels(data, skip_broken=False)
+        data.ids_with_enough_pixels() if call == "ids_with_enough_pixels" else count_pixels(data, skip_broken=False)
     print("error: the line", file=sys.stderr)
     assert kept and capsys.readouterr().err.split("\n")[-2:] == ["error: the line", ""]
 

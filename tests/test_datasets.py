@@ -128,8 +128,8 @@ class TestCOCO:
         assert set(np.unique(label)) == {0, 8}
 
     def test_callers_at_the_same_time_choose_the_images_once(self, coco_root, monkeypatch):
-        calls, original = [], COCO.keys_with_enough
-        monkeypatch.setattr(COCO, "keys_with_enough", lambda self: calls.append(1) or original(self))
+        calls, original = [], COCO.ids_with_enough_pixels
+        monkeypatch.setattr(COCO, "ids_with_enough_pixels", lambda self: calls.append(1) or original(self))
         before = sorted(coco_root.rglob("*"))
         results = []
         build = lambda: results.append(build_dataset("coco", "train", root=str(coco_root)).ids)  # noqa: E731

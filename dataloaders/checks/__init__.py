@@ -1,1 +1,1 @@
-"""Checks of a dataset: folders and lists, image and label, COCO annotations, all of them before a run."""
+"""Checks of a dataset: layout (folders and lists), pairs (image and label), annotations (COCO), scan (all pairs)."""

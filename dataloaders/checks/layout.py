@@ -1,6 +1,6 @@
-"""Whether the folders and lists of a dataset are what its loader expects.
+"""Checks of a dataset's folders and lists, and the matching of images with labels.
 
-For loaders, which stop at the first mistake, and for `python -m dataloaders.check`, which collects all of them.
+They pass their problems to `report`: a loader stops at the first one, `python -m dataloaders.check` collects all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,19 @@ Report = Callable[[Sequence[str]], None]
 
 
 def raise_first(problems: Sequence[str]) -> None:
-    """Raise UserError with the first of `problems`, where there is one."""
+    """Raise UserError with the first of `problems`, if there is any."""
     if problems:
         num_more = len(problems) - 1
         more = f"; and {num_more} more: python -m dataloaders.check lists all" if num_more else ""
         raise UserError(problems[0] + more)
 
 
+def first_five(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+
+
 def require_folder(folder: Path, dataset: str, wanted: str) -> Path:
-    """`folder`, if it is one. Else UserError: what was looked for, and of which dataset this looks to be the root."""
+    """`folder`. Raises UserError if it does not exist: with `wanted`, its expected content, and how to set the root."""
     if not folder.is_dir():
         raise UserError(
             f"{dataset}: no folder {folder} (looked for {wanted}): give --data-root DIR, "
@@ -30,15 +34,15 @@ def require_folder(folder: Path, dataset: str, wanted: str) -> Path:
     return folder
 
 
-def hint(folder: Path, dataset: str) -> str:
-    """What lies in the nearest folder above `folder` that is there, if it is another dataset's layout."""
-    root = next((above for above in (folder, *folder.parents) if above.is_dir()), folder)
-    found = layout_of(root)
-    return f"; {root} has the layout of {found}: --dataset {found}?" if found not in (None, dataset) else ""
+def hint(path: Path, dataset: str) -> str:
+    """End of a message that `path` is missing: whether the nearest existing folder is another dataset's root."""
+    root = next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
+    other = layout_of(root)
+    return f"; {root} has the layout of {other}: --dataset {other}?" if other not in (None, dataset) else ""
 
 
 def layout_of(root: Path) -> str | None:
-    """The dataset whose root `root` looks to be."""
+    """The dataset that has folders as those in `root`."""
     if (root / "leftImg8bit").is_dir():
         return "cityscapes"
     if any((root / "annotations").glob("instances_*.json")):
@@ -49,50 +53,52 @@ def layout_of(root: Path) -> str | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, stripped, blank ones too."""
+    """The lines of a UTF-8 file, stripped, with the blank ones. Raises UserError if it cannot be read."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError:
         raise UserError(f"{path} is missing: it lists the ids of the split, one a line") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as text ({error}): write it anew in UTF-8") from error
+        raise UserError(f"{path} cannot be read as text ({error}): save it in UTF-8") from error
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a split, one a line; blank lines and Windows ends do not matter."""
+    """The ids of a split, one a line, without blank lines. Raises UserError if there is none."""
     ids = [line for line in read_lines(path) if line]
     if not ids:
         raise UserError(f"{path} lists no image: write one id a line")
     return ids
 
 
-class Names(NamedTuple):
-    """How to tell the user of a missing file: the list of ids, the images' place, a label's path with {}, the fix."""
+def files_by_id(folder: Path, suffixes: Sequence[str], report: Report) -> dict[str, Path]:
+    """id -> file, for the files with one of the lower-case `suffixes`. Two files of one id are a problem.
 
-    source: str
-    images: str
-    label: str
+    The folder is listed once: to ask for each id and suffix is slow on network disks.
+    """
+    files, problems = {}, []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and files.setdefault(path.stem, path) != path:
+            problems.append(f"{files[path.stem]} and {path} both have the id {path.stem}: remove one of them")
+    report(problems)
+    return files
+
+
+class Names(NamedTuple):
+    """Parts of the message that a file is missing."""
+
+    source: str  # what lists the ids
+    images: str  # folder of the images
+    label: str  # path of a label, with {} for the id
     fix: str = "add it, or take the line out"
 
 
 def match_files(
     ids: Sequence[str], images: Mapping[str, Path], labels: Mapping[str, Path], *, names: Names, report: Report
 ) -> list[str]:
-    """The `ids` that have both files. The others are reported, images before labels."""
-    source, place, label, fix = names
-    report([f"{place} has no image for id {key} of {source}: {fix}" for key in ids if key not in images])
-    report([f"{label.format(key)} is missing ({source} lists its id): {fix}" for key in ids if key not in labels])
-    return [key for key in ids if key in images and key in labels]
-
-
-def files_by_id(folder: Path, endings: Sequence[str], report: Report) -> dict[str, Path]:
-    """id -> file. Two files of one id are reported, and the first one counts.
-
-    One listing of the folder, since asking for every id and ending is slow on network disks.
-    """
-    files, problems = {}, []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in endings and files.setdefault(path.stem, path) != path:
-            problems.append(f"{files[path.stem]} and {path} both are of id {path.stem}: take one of them out")
-    report(problems)
-    return files
+    """The `ids` that are in both `images` and `labels`. The others are problems, images before labels."""
+    source, folder, label, fix = names
+    missing = [image_id for image_id in ids if image_id not in images]
+    report([f"{folder} has no image for id {image_id} of {source}: {fix}" for image_id in missing])
+    missing = [image_id for image_id in ids if image_id not in labels]
+    report([f"{label.format(image_id)} is missing ({source} lists its id): {fix}" for image_id in missing])
+    return [image_id for image_id in ids if image_id in images and image_id in labels]

@@ -1,4 +1,4 @@
-"""An image and its label, checked against each other and the classes."""
+"""An image and its label: the label's values against the classes, its orientation and size against the image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from dataloaders.checks.layout import first_five
 from utils.errors import UserError
 from utils.losses import IGNORE_INDEX
 
-Opener = Callable[[Path], tuple[Image.Image, Image.Transpose | None]]
+Opener = Callable[[Path], tuple[Image.Image, Image.Transpose | None]]  # as utils.images.open_image
 
 
 class Pair(NamedTuple):
-    """(RGB image, one-channel label), upright and of one size; None for what cannot be read, and why not."""
+    """RGB image and one-channel label, upright and of one size if there are no problems; None if it cannot be read."""
 
     image: Image.Image | None
     label: Image.Image | None
@@ -21,24 +22,26 @@ class Pair(NamedTuple):
 
 
 def check_values(label: Image.Image, num_classes: int, source: str) -> None:
-    """Raise UserError where a value is neither a class nor 255."""
+    """Raise UserError that names `source` for a value that is neither a class nor 255."""
     counts = label.histogram()
     invalid = [value for value in range(num_classes, IGNORE_INDEX) if counts[value]]
     if invalid:
-        abbreviated = ", ".join(map(str, invalid[:5])) + (", ..." if len(invalid) > 5 else "")
         raise UserError(
-            f"{source} holds {abbreviated}, outside the {num_classes} classes 0..{num_classes - 1} (255: ignored): "
-            "correct the label or add the classes"
+            f"{source} holds {first_five(invalid)}, outside the {num_classes} classes 0..{num_classes - 1} "
+            "(255: ignored): correct the label or add the classes"
         )
 
 
 def make_upright(
-    image: Image.Image, label: Image.Image, turn: Image.Transpose | None, *, path: Path, source: str
+    image: Image.Image, label: Image.Image, transpose: Image.Transpose | None, *, path: Path, source: str
 ) -> tuple[Image.Image, Image.Image]:
-    """Both upright; a label of the stored size turns with its image. Raises UserError where sizes differ."""
-    if turn is not None:
-        label = label.transpose(turn) if label.size == image.size else label
-        image = image.transpose(turn)
+    """Both upright: `transpose` applies to the image, and to a label that has the size of the stored image.
+
+    Raises UserError that names the label's `source` and the image's `path` if the sizes differ.
+    """
+    if transpose is not None:
+        label = label.transpose(transpose) if label.size == image.size else label
+        image = image.transpose(transpose)
     if label.size != image.size:
         raise UserError(
             f"{source} is {label.width}x{label.height} but its image {path} is {image.width}x{image.height}: "

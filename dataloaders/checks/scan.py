@@ -1,4 +1,4 @@
-"""Every image with its label, examined in parallel: for the checker, and before a run begins."""
+"""Reads all images and labels in parallel: for `python -m dataloaders.check`, and once before training."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,89 +17,92 @@ from utils.errors import BrokenImage, UserError
 from utils.images import open_header, open_image
 from utils.progress import progress
 
-FEW = 200  # images that are read sooner than workers start
+MIN_IMAGES_FOR_WORKERS = 200  # the process itself reads fewer in less time than workers take to start
 
 
 class ScanResult(NamedTuple):
-    """Of one pair: what is wrong, pixels by label value, (width, height); None for what cannot be read."""
+    """Problems of a pair, pixels by label value (256 counts), (width, height); None if image or label is unreadable."""
 
     problems: list[UserError]
     counts: list[int] | None
     size: tuple[int, int] | None
 
 
-class Pairs(Dataset):
-    """The result of `SegmentationDataset.load_and_check`; with `headers_only` only the header of an image is read."""
+class ScanDataset(Dataset):
+    """A ScanResult of each pair. With `headers_only` the pixels of the images are not decoded."""
 
-    def __init__(self, images: SegmentationDataset, *, headers_only: bool):
-        self.images, self.headers_only = images, headers_only
+    def __init__(self, dataset: SegmentationDataset, *, headers_only: bool):
+        self.dataset, self.headers_only = dataset, headers_only
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> ScanResult:
-        pair = self.images.load_and_check(index, open_header if self.headers_only else open_image)
-        if self.headers_only and pair.problems:  # the whole image decides: a PNG's turn may stand behind its pixels
-            pair = self.images.load_and_check(index)
+        pair = self.dataset.load_and_check(index, open_header if self.headers_only else open_image)
+        if self.headers_only and pair.problems:  # perhaps none: a PNG may store its orientation after the pixels
+            pair = self.dataset.load_and_check(index)
         counts = pair.label and pair.label.histogram()[:256]
         return ScanResult(pair.problems, counts, pair.image and pair.image.size)
 
 
-def scan(title: str, images: SegmentationDataset, *, workers: int, headers_only: bool = False) -> Iterator[ScanResult]:
-    """What is found of each pair, in their order."""
+def scan(title: str, dataset: SegmentationDataset, *, workers: int, headers_only: bool = False) -> Iterator[ScanResult]:
+    """The result of each pair, in the order of the dataset, under a progress bar with `title`."""
     loader = DataLoader(
-        Pairs(images, headers_only=headers_only),
+        ScanDataset(dataset, headers_only=headers_only),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=init_worker,
         collate_fn=unchanged,
-        generator=torch.Generator(),  # the global one gives a run its weights, whether a survey comes first or not
+        generator=torch.Generator(),  # a draw from the global one would change the initial weights
     )
-    with progress(title, 0, len(images), iterable=loader, unit="image") as bar:
+    with progress(title, 0, len(dataset), iterable=loader, unit="image") as bar:
         yield from bar
 
 
-def unchanged(found: ScanResult) -> ScanResult:
-    return found
+def unchanged(result: ScanResult) -> ScanResult:
+    return result
 
 
-def check_labels(images: SegmentationDataset, *, workers: int, skip_broken: bool) -> None:
-    """Raise UserError for a fault that the labels, or the images' headers, would show only as training reads them.
+def check_labels(dataset: SegmentationDataset, *, workers: int, skip_broken: bool) -> None:
+    """Raise UserError for the first problem that labels and image headers show, before training starts.
 
-    Reads all labels once: for the same files, by size and time, success is remembered. With `skip_broken` what cannot
-    be decoded is no fault. The first process looks, and all raise.
+    Reads all labels. Success is cached by path, size and time of the files. With `skip_broken`, files that cannot be
+    decoded are no problem. The first process reads; every process raises. Datasets without label files are not read.
     """
-    if not images.has_label_files:
+    if not dataset.has_label_files:
         return
-    if fault := broadcast(find_problem(images, workers, skip_broken) if is_main_process() else None):
-        raise UserError(fault)
+    problem = find_problem(dataset, workers, skip_broken) if is_main_process() else None
+    if problem := broadcast(problem):
+        raise UserError(problem)
 
 
-def find_problem(images: SegmentationDataset, workers: int, skip_broken: bool) -> str | None:
-    def look() -> int:
-        workers_worth_it = workers if len(images) >= FEW else 0
-        pairs = scan("checking labels (once)", images, workers=workers_worth_it, headers_only=True)
-        faults = [problem.line() for found in pairs for problem in stopping(found.problems, skip_broken)]
-        raise_first(faults)
-        return len(images)
+def find_problem(dataset: SegmentationDataset, workers: int, skip_broken: bool) -> str | None:
+    """Message of the first problem and the number of the others; None if there are none."""
+
+    def check_all() -> int:
+        num_workers = workers if len(dataset) >= MIN_IMAGES_FOR_WORKERS else 0
+        results = scan("checking labels (once)", dataset, workers=num_workers, headers_only=True)
+        raise_first([problem.line() for result in results for problem in fatal_problems(result, skip_broken)])
+        return len(dataset)
 
     try:
-        cached(f"checked-{images.name}-{digest_of_files(images, skip_broken)}", look)
+        cached(f"checked-{dataset.name}-{digest_of_files(dataset, skip_broken)}", check_all)
     except UserError as error:
         return error.line()
     return None
 
 
-def stopping(problems: list[UserError], skip_broken: bool) -> list[UserError]:
-    """Those of a pair that end a run, which judges by the first."""
-    return [] if skip_broken and problems and isinstance(problems[0], BrokenImage) else problems
+def fatal_problems(result: ScanResult, skip_broken: bool) -> list[UserError]:
+    """Those that stop a run. With `skip_broken`, a run skips a pair whose first problem is a BrokenImage."""
+    is_skipped = skip_broken and result.problems and isinstance(result.problems[0], BrokenImage)
+    return [] if is_skipped else result.problems
 
 
-def digest_of_files(images: SegmentationDataset, skip_broken: bool) -> str:
-    """Changes with any image's or label's path, size or time, and with what is asked of them."""
-    digest = hashlib.sha256(f"{len(images.classes)} classes, {skip_broken}".encode())
-    for index in range(len(images)):
-        for path in (images.image_path(index), images.label_path(index)):
+def digest_of_files(dataset: SegmentationDataset, skip_broken: bool) -> str:
+    """Changes with the path, size or time of any image or label, the number of classes and `skip_broken`."""
+    digest = hashlib.sha256(f"{len(dataset.classes)} classes, {skip_broken}".encode())
+    for index in range(len(dataset)):
+        for path in (dataset.image_path(index), dataset.label_path(index)):
             digest.update(f"\n{path} {size_and_time(path)}".encode())
     return digest.hexdigest()[:32]
 
@@ -107,6 +110,6 @@ def digest_of_files(images: SegmentationDataset, skip_broken: bool) -> str:
 def size_and_time(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
-    except OSError:  # is named when it is read
+    except OSError:  # reported when the file is read
         return None
     return status.st_size, status.st_mtime_ns
