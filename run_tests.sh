@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style and the quick tests; with --all the slow ones too. Further arguments go to pytest: bash run_tests.sh -k resume
+# Style checks and quick tests; --all adds the slow tests. Other arguments are passed to pytest: bash run_tests.sh -k resume
 set -euo pipefail
 EXTRA_REQUIREMENTS=requirements-dev.txt
 . "$(dirname "$0")/scripts/setup.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train and score on shapes drawn on the fly: no download, a few minutes on two CPU cores.
+# Train and score on generated images: no download, a few minutes on two CPU cores. Flags are passed to train.py.
 set -euo pipefail
 . "$(dirname "$0")/scripts/setup.sh"
 launch --dataset demo "$@"

@@ -1,1 +1,1 @@
-"""Measurements: each prints a table and a ratio within one run."""
+"""Measurements: each module is a command that prints a table and a ratio within one run."""

@@ -1,9 +1,9 @@
-"""Time and memory to score one image, at each scale and at all of them with flips.
+"""Time and memory to predict one image, at each scale alone, then at all scales with flips.
 
     python -m benchmarks.inference [--backbone xception] [--size 1024 2048] [--scales 0.5 0.75 1.0 1.25 1.5 1.75 2.0]
 
-Memory is the most that the process ever held (its high-water mark), the libraries included; on a GPU what PyTorch
-allocated there. The weights are random, 19 classes.
+Memory is the peak of the process so far, libraries included; on a GPU, the peak that PyTorch allocated there. The
+weights are random, with 19 classes.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from utils.distributed.device import DEVICES, select_device
 from utils.inference import Predictor
 
 
-def gibibytes(device: torch.device) -> float:
+def peak_memory(device: torch.device) -> float:
+    """In GiB, since the start of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
@@ -44,16 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"{'scales':<40} {'seconds':>8} {'GiB':>6}")
     rows = [((scale,), False) for scale in args.scales] + [(tuple(args.scales), True)]
-    plain = None
+    seconds_at_one = None
     for scales, flip in rows:
         start = time.perf_counter()
         Predictor(model, device, scales=scales, flip=flip)(image).argmax(1).cpu()
         seconds = time.perf_counter() - start
-        plain = seconds if scales == (1.0,) else plain
+        if scales == (1.0,) and not flip:
+            seconds_at_one = seconds
         name = f"{' '.join(map(str, scales))}{' and flips' if flip else ''}"
-        print(f"{name:<40} {seconds:>8.1f} {gibibytes(device):>6.2f}", flush=True)
-    if plain:
-        print(f"ratio {seconds / plain:.1f} of all to scale 1.0 alone")
+        print(f"{name:<40} {seconds:>8.1f} {peak_memory(device):>6.2f}", flush=True)
+    if seconds_at_one:
+        print(f"ratio {seconds / seconds_at_one:.1f} of all to scale 1.0 alone")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What a training sample costs, against what Pillow needs to decode its image and label alone. One process.
+"""Time of a training sample, compared with the time Pillow takes to decode its image and label. One process.
 
     python -m benchmarks.input [--data-root FOLDER_IN_VOC_LAYOUT] [--crop-size 513] [--repeats 5]
 
-Without --data-root: 640x480 images of the demo's drawing, enlarged, as JPEG and palette PNG in a temporary folder.
+Without --data-root it writes images of the demo dataset, enlarged to 640x480, as JPEG and palette PNG to a temporary
+folder.
 """
 
 import argparse
@@ -25,14 +26,14 @@ SIZE = (640, 480)
 
 
 def write_voc(root: Path, count: int) -> None:
-    """`count` images of VOC's kind: textured, 640x480, JPEG at quality 90, labels with VOC's palette."""
+    """Write `count` images in VOC's layout: 640x480 with noise, JPEG at quality 90, labels with VOC's palette."""
     demo, random = Demo("train"), np.random.default_rng(0)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     for index in range(count):
         image, label = demo.read(index)
         pixels = np.asarray(image.resize(SIZE, Image.Resampling.BICUBIC), np.float64)
-        pixels += random.normal(0, 8, pixels.shape)  # grain, as photographs have: it is what JPEG spends its bytes on
+        pixels += random.normal(0, 8, pixels.shape)  # noise, as in photographs: most of a JPEG's bytes encode it
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"JPEGImages/{index}.jpg", quality=90)
         label = label.resize(SIZE, Image.Resampling.NEAREST)
         label.putpalette(np.array(voc_palette(256), np.uint8).tobytes())
@@ -41,35 +42,36 @@ def write_voc(root: Path, count: int) -> None:
     (root / "ImageSets/Segmentation/train.txt").write_text(ids + "\n")
 
 
-def decode(images: SegmentationDataset, index: int) -> None:
-    for path in (images.image_path(index), images.label_path(index)):
+def decode(dataset: SegmentationDataset, index: int) -> None:
+    for path in (dataset.image_path(index), dataset.label_path(index)):
         with Image.open(path) as image:
             image.load()
 
 
 def milliseconds(work: Callable[[int], object], count: int) -> float:
+    """The mean time of `work(index)` for the indices below `count`."""
     start = time.perf_counter()
     for index in range(count):
         work(index)
     return 1000 * (time.perf_counter() - start) / count
 
 
-def measure(images: SegmentationDataset, crop_size: int, repeats: int) -> None:
+def measure(dataset: SegmentationDataset, crop_size: int, repeats: int) -> None:
     crop = RandomScaleCrop((crop_size, crop_size), fill=(124, 116, 104))
-    samples = TrainDataset(images, crop, seed=1)
-    count, rows = len(images), {"decode": [], "sample": []}
+    samples = TrainDataset(dataset, crop, seed=1)
+    count, decode_times, sample_times = len(dataset), [], []
     for repeat in range(repeats + 1):
-        # In turns, so that whatever else the machine does meets both
-        alone = milliseconds(lambda index: decode(images, index), count)
-        whole = milliseconds(lambda index, epoch=repeat: samples[epoch, index], count)
+        # In turns, so that other load on the machine affects both
+        decode_time = milliseconds(lambda index: decode(dataset, index), count)
+        sample_time = milliseconds(lambda index, epoch=repeat: samples[epoch, index], count)
         if repeat:  # the first pass warms the file cache
-            rows["decode"].append(alone)
-            rows["sample"].append(whole)
-    alone, whole = (statistics.median(times) for times in rows.values())
-    print(f"{'':<40} {'ms a picture':>12}   median of {repeats} passes over {count} images")
-    print(f"{'Pillow decodes image and label':<40} {alone:>12.2f}")
-    print(f"{f'training sample, crop {crop_size}':<40} {whole:>12.2f}")
-    print(f"ratio {whole / alone:.2f}")
+            decode_times.append(decode_time)
+            sample_times.append(sample_time)
+    decode_time, sample_time = statistics.median(decode_times), statistics.median(sample_times)
+    print(f"{'':<40} {'ms an image':>12}   median of {repeats} passes over {count} images")
+    print(f"{'Pillow decodes image and label':<40} {decode_time:>12.2f}")
+    print(f"{f'training sample, crop {crop_size}':<40} {sample_time:>12.2f}")
+    print(f"ratio {sample_time / decode_time:.2f}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a network, counted without allocating its memory.
+"""Count a network's parameters and multiply-accumulates, without allocating its memory.
 
 python -m modeling.cost --backbone xception --head separable --size 513 513
 """
@@ -33,7 +33,7 @@ def count_macs(model: nn.Module, size: tuple[int, int]) -> int:
 
 
 def cost(architecture: Architecture, *, size: tuple[int, int]) -> tuple[int, int]:
-    """(parameters, multiply-accumulates) of the network, on the meta device."""
+    """(parameters, multiply-accumulates) of the network for one image of `size` (height, width)."""
     with torch.device("meta"):
         model = architecture.build()
         return count_parameters(model), count_macs(model, size)
@@ -57,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--size", nargs=2, type=positive_int, metavar=("H", "W"), default=[513, 513], help="default: 513 513"
     )
     parser.add_argument("--num-classes", type=positive_int, default=21, help="default: 21")
-    parser.add_argument("--width", type=positive, default=1.0, help="MobileNet's channels, times this (default: 1)")
-    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 channels")
+    parser.add_argument("--width", type=positive, default=1.0, help="factor on MobileNet's channels (default: 1)")
+    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 low-level channels")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""A trained network for images from anywhere.
+"""Label images from Python, with a trained network.
 
 from predict import Segmenter
 result = Segmenter("model_best.pth.tar")("image.jpg")
@@ -24,8 +24,8 @@ from utils.scoring.visualize import overlay
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A labeled image: `image` as RGB, upright; `labels` uint8 [H, W], class numbers; `scores` float32 [H, W], the
-    probability of that class, 0..1; `classes` and `palette` by class number.
+    """A labeled image. `image`: RGB, upright. `labels`: class numbers, uint8 [H, W]. `scores`: the probability of that
+    class, float32 [H, W] in 0..1. `classes` and `palette`: by class number.
     """
 
     image: Image.Image
@@ -35,7 +35,7 @@ class Segmentation:
     palette: Palette
 
     def overlay(self, opacity: float = 0.6) -> Image.Image:
-        """The classes' colors over the image, of its size, with a legend of the classes seen."""
+        """The image with the classes' colors over it, and a legend of the classes in it."""
         return overlay(np.asarray(self.image), self.labels, self.classes, self.palette, opacity=opacity)
 
     def label_image(self) -> Image.Image:
@@ -44,11 +44,11 @@ class Segmentation:
 
 
 class Segmenter:
-    """A trained network for images from anywhere.
+    """Labels images with a trained network.
 
-    `checkpoint`: a file of train.py; a model of `modeling.pretrained.loaded_model.load_model`, which also explains
-    `weights_from`, `network` (for weights without a description) and `out_stride`. `scales`, `flip`, `window` and
-    `stride`: see `utils.inference.Predictor`; one number stands for both sides.
+    `checkpoint`: a file of train.py, or the result of `modeling.pretrained.loaded_model.load_model`, which explains
+    `weights_from`, `network` (for weights without a description) and `out_stride`. `device`: auto, cpu, cuda or mps.
+    `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands for both sides.
     Raises UserError for a file, device or window that cannot be used.
     """
 
@@ -65,31 +65,33 @@ class Segmenter:
         window: int | Sequence[int] | None = None,
         stride: int | Sequence[int] | None = None,
     ):
-        place, sides = select_device(device), window_sides(window, stride)
+        torch_device, sides = select_device(device), window_sides(window, stride)
         if isinstance(checkpoint, LoadedModel):
             loaded = checkpoint
         else:
             loaded = load_model(checkpoint, weights_from=weights_from, network=network, out_stride=out_stride)
         self.classes, self.palette = loaded.classes, loaded.palette
-        self.predictor = Predictor(loaded.model.to(place), place, scales=scales, flip=flip, **sides)
+        self.predictor = Predictor(loaded.model.to(torch_device), torch_device, scales=scales, flip=flip, **sides)
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Segmentation:
-        """Label an image: a path, a PIL image, or uint8 [H, W, 3] or [H, W]; its EXIF orientation is applied.
+        """Label an image: a path, a PIL image, or an array uint8 [H, W, 3] or [H, W]. EXIF orientation is applied.
 
-        Raises UserError for anything else, and for more than 8 bits a channel.
+        Raises UserError for anything else, and for images with more than 8 bits a channel.
         """
         return self.label(to_rgb_image(image))
 
     def label(self, image: Image.Image) -> Segmentation:
-        """The same for an image that is RGB and upright."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # [1, 3, H, W]
-        scores, labels = self.predictor.probabilities(pixels)[0].max(0)
+        """Label an RGB image that is upright."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # uint8 [1, 3, H, W]
+        scores, labels = self.predictor.probabilities(pixels)[0].max(0)  # [K, H, W] -> [H, W], [H, W]
         labels = labels.to("cpu", torch.uint8).numpy()
         return Segmentation(image, labels, scores.float().cpu().numpy(), self.classes, self.palette)
 
 
 def window_sides(window: int | Sequence[int] | None, stride: int | Sequence[int] | None) -> dict:
-    """Both as (height, width). Raises UserError for anything but sides in pixels, and for gaps between windows."""
+    """Both as (height, width), by argument of Predictor. Raises UserError for sizes that are not whole numbers above 0,
+    and for gaps between windows.
+    """
     if window is None:
         if stride is not None:
             raise UserError(f"`stride` {stride} is from one window to the next: give `window` too, or leave it out")
@@ -108,7 +110,7 @@ def two_numbers(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 
 def to_rgb_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
-    """RGB and upright, as the training data are read. Raises UserError for what is no image of 8 bits a channel."""
+    """RGB and upright, as training reads images. Raises UserError for anything but an image with 8 bits a channel."""
     if isinstance(image, str | Path):
         stored, turn = open_image(Path(image))
     elif isinstance(image, Image.Image) and all(image.size):
@@ -120,19 +122,19 @@ def to_rgb_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
             f"{describe(image)} is no image: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
         )
     upright = stored if turn is None else stored.transpose(turn)
-    # The pixels alone: an EXIF that went along would ask for the turn again
+    # From the pixels, since a copy of the EXIF orientation would be applied again
     return Image.fromarray(np.asarray(upright))
 
 
 def is_image_array(array: np.ndarray) -> bool:
-    """uint8 [H, W, 3] or [H, W], at least a pixel."""
+    """Whether it is uint8 [H, W, 3] or [H, W], with at least one pixel."""
     return array.dtype == np.uint8 and array.size > 0 and (array.ndim == 2 or array.shape[2:] == (3,))
 
 
 def describe(image: object) -> str:
-    """One that is no image, in a few words."""
+    """The type and size of `image`, for an error message."""
     if isinstance(image, Image.Image):
         return f"a PIL image of {image.width}x{image.height}"
     if isinstance(image, np.ndarray | torch.Tensor):
         return f"{type(image).__name__} {image.dtype} [{', '.join(map(str, image.shape))}]"
-    return f"{type(image).__name__}"
+    return type(image).__name__

@@ -1,8 +1,6 @@
-"""Convert weights to a checkpoint that evaluate.py, predict.py and train.py --ft take without further flags.
+"""Convert weights of any format in docs/weights.md to a checkpoint that describes its network.
 
 python -m modeling.weights deeplabv3_pascal_train_aug/ --backbone xception --num-classes 21 --out xception_voc.pth
-
-docs/weights.md lists the formats.
 """
 
 import argparse
@@ -27,15 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m modeling.weights", description="Convert weights to a checkpoint, and report what went where."
+        prog="python -m modeling.weights", description="Convert weights to a checkpoint, and report which entries fit."
     )
-    parser.add_argument("source", metavar="SOURCE", help="file, TensorFlow prefix or folder")
-    parser.add_argument("--backbone", choices=BACKBONES, required=True, help="backbone of the network")
-    parser.add_argument("--head", choices=HEADS, default="separable", help="default: separable")
+    parser.add_argument("source", metavar="SOURCE", help="file, or TensorFlow prefix or folder")
+    parser.add_argument("--backbone", choices=BACKBONES, required=True, help="of the network")
+    parser.add_argument("--head", choices=HEADS, default="separable", help="ASPP and decoder (default: separable)")
     parser.add_argument("--num-classes", type=positive_int, metavar="K", help="default: as many as the source has")
     parser.add_argument("--multi-grid", action="store_true", help="atrous rates x 1, 2, 4 in ResNet's last layer")
-    parser.add_argument("--width", type=positive, default=1.0, help="MobileNet's channels, times this (default: 1)")
-    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 channels")
+    parser.add_argument("--width", type=positive, default=1.0, help="factor on MobileNet's channels (default: 1)")
+    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 low-level channels")
     parser.add_argument("--partial-weights", action="store_true", help="accept weights that do not fill the network")
     parser.add_argument("--out", metavar="FILE", required=True, help="where to write the checkpoint")
     return parser
@@ -45,7 +43,7 @@ def convert(args: argparse.Namespace) -> int:
     content = read_source(args.source)
     num_classes = args.num_classes or number_of_classes(content)
     if num_classes is None:
-        raise UserError(f"{args.source} holds a backbone alone: give the number of classes, --num-classes")
+        raise UserError(f"{args.source} is a backbone without a classifier: give --num-classes")
     architecture = Architecture.from_config(vars(args), num_classes=num_classes)
     model = architecture.build()
     report = load_weights(model, args.source, content=content)
@@ -66,7 +64,7 @@ def convert(args: argparse.Namespace) -> int:
 
 
 def print_report(report: WeightsReport) -> None:
-    """The counts, then a line for each entry that did not fit."""
+    """Print the counts, and a line for each entry that does not fit."""
     print(report)
     for name in ("missing", "unexpected", "mismatched"):
         print("".join(f"  {name} {entry}\n" for entry in getattr(report, name)), end="")

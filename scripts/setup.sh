@@ -1,5 +1,6 @@
-# Sourced by the scripts of the folder above. Sets PYTHON to one that has the requirements: $PYTHON, .venv, python3, or .venv made now.
-# Gives `launch ARGS...`: train.py plainly, or under torchrun with one process for each of several GPUs.
+# Sourced by the scripts in the parent folder. Sets PYTHON to a Python that has the requirements: $PYTHON, .venv, python3 or
+# python; if none has them, it makes .venv and installs them there.
+# Defines `launch ARGS...`: run train.py, or with several GPUs torchrun with one process for each.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 needed=("$here/requirements.txt" ${EXTRA_REQUIREMENTS:+"$here/$EXTRA_REQUIREMENTS"})
 
@@ -11,7 +12,7 @@ def number(version): return tuple(map(int, re.findall(r"\d+", version)[:3]))
 for line in (line for path in sys.argv[1:] for line in open(path)):
     name, bound = line.split("#")[0].strip().split(">=")
     assert number(importlib.metadata.version(name)) >= number(bound), name
-import torchvision  # a torch build that does not fit it fails here
+import torchvision  # fails if it was built for another version of torch
 PYTHON
 }
 
@@ -21,7 +22,7 @@ choose_python() {
     done
     for candidate in python3 python; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-            echo "installing what $(basename -a "${needed[@]}" | paste -sd' ') name into $here/.venv (a few minutes)" >&2
+            echo "installing $(basename -a "${needed[@]}" | paste -sd' ') into $here/.venv (a few minutes)" >&2
             "$candidate" -m venv "$here/.venv"
             "$here/.venv/bin/python" -m pip install -q "${needed[@]/#/-r}"
             PYTHON=$here/.venv/bin/python

@@ -110,7 +110,7 @@ def xception_block(match: re.Match) -> str:
 
 
 def mobilenet_layers(block: int, layer: str) -> Layers:
-    """Of a torchvision block: expand (not in block 0) and depthwise are nn.Sequential, then come project and its norm."""
+    """torchvision's block: nn.Sequential for expand (not in block 0) and for depthwise, then project and its norm."""
     position = ("expand", "depthwise", "project").index(layer) - (block == 0)
     chain = f"backbone.features.{block + 1}.conv"
     return at(chain, position) if layer == "project" else at(f"{chain}.{position}", 0)
