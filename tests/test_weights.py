@@ -416,7 +416,7 @@ def test_convert_reports_and_refuses(tf_checkpoint, classifier_file, tmp_path, c
     said = capsys.readouterr()
     assert "mismatched decoder.classifier.weight" in said.out and "does not fill the network" in said.err
     assert weights_command.main([classifier_file, *MOBILENET, "--out", str(out)]) == 2
-    assert "say how many classes the network is to have" in capsys.readouterr().err
+    assert "give --num-classes" in capsys.readouterr().err
     assert not out.exists()
     assert weights_command.main([classifier_file, *MOBILENET, "--num-classes", "4", "--out", str(out)]) == 0
     converted = read_checkpoint(out)
