@@ -68,7 +68,7 @@ def test_run_folders_count_on_beyond_ten(tmp_path):
 
 def test_a_run_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot make a run folder in .*file/runs .*--run-dir"):
+    with pytest.raises(UserError, match=r"cannot write .*file/runs .*`run_dir`"):
         RunFolder.create(tmp_path / "file" / "runs")
 
 
@@ -101,7 +101,7 @@ def test_events_are_cut_back_to_the_step(tmp_path):
     (path,) = tmp_path.glob("events*")
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # killed while the last record was written
-    truncate_events(tmp_path, 3)
+    truncate_events(tmp_path, 3, 3)
     records = read_records(path.read_bytes())
     events = [Event.FromString(record[12:-4]) for record in records]
     assert [event.step for event in events if event.summary.value] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""From a uint8 image to class scores of its own size: whole or by windows, at one scale or several, with flips."""
+"""From a uint8 image to class scores of its own size: whole or in windows, at one or several scales, with flips."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,7 +11,9 @@ from utils.geometry import resize, scaled_side
 
 
 class Normalize:
-    """uint8 [B, 3, H, W] -> float, with the mean and std (of values in 0..1) that a network's weights expect."""
+    """uint8 [B, 3, H, W] -> float32 of zero mean and unit variance, by the `mean` and `std` (RGB, values in 0..1) of
+    the images that the network's weights were trained on.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"):
         self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1) * 255
@@ -22,11 +24,11 @@ class Normalize:
 
 
 class Predictor:
-    """`uint8 [B, 3, H, W] -> scores [B, K, H, W]` of a network, on its device.
+    """`uint8 [B, 3, H, W] -> scores [B, K, H, W]` of a network, on `device`.
 
-    One look at the image gives logits; several (`scales`, `flip`) give the mean of their softmax, as the paper
-    averages. `window` (height, width) and `stride` (down, across) cut each look into overlapping windows, whose logits
-    are averaged; None takes it whole.
+    A single view of the image gives logits. Several views (`scales`, `flip`) give the mean of their softmax, as in the
+    paper. With `window` (height, width) and `stride` (down, across) each view is cut into overlapping windows whose
+    logits are averaged; with `window` None it is passed whole.
     """
 
     def __init__(
@@ -46,26 +48,26 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
         image = self.normalize(image.to(self.device, non_blocking=True))
-        if self.is_plain:
+        if self.has_single_view:
             return self.logits(image)
-        looks = [(scale, is_flipped) for scale in self.scales for is_flipped in (False, True)[: 1 + self.flip]]
+        views = [(scale, is_flipped) for scale in self.scales for is_flipped in (False, True)[: 1 + self.flip]]
         total = None
-        for scale, is_flipped in looks:
-            probabilities = self.look(image, scale, is_flipped).softmax(1)
+        for scale, is_flipped in views:
+            probabilities = self.view_logits(image, scale, is_flipped).softmax(1)
             total = probabilities if total is None else total.add_(probabilities)
-        return total.div_(len(looks))
+        return total.div_(len(views))
 
     @property
-    def is_plain(self) -> bool:
-        """One look at the image as it is: the scores are logits."""
+    def has_single_view(self) -> bool:
+        """Whether the only view is the image itself: then the scores are logits, else probabilities."""
         return self.scales == (1.0,) and not self.flip
 
     def probabilities(self, image: Tensor) -> Tensor:
-        """As `__call__`, but a share of 1 for each class in either case."""
-        return self(image).softmax(1) if self.is_plain else self(image)
+        """As `__call__`, but always probabilities."""
+        return self(image).softmax(1) if self.has_single_view else self(image)
 
-    def look(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
-        """Logits of the image's own size from the image at `scale`, mirrored or not."""
+    def view_logits(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
+        """Logits [B, K, H, W] at the size of the normalized `image`, from its view at `scale`, mirrored or not."""
         size = image.shape[-2:]
         if scale != 1:
             image = resize(image, tuple(scaled_side(side, scale) for side in size))
@@ -73,6 +75,7 @@ class Predictor:
         return logits if scale == 1 else resize(logits, size)
 
     def logits(self, image: Tensor) -> Tensor:
+        """Logits [B, K, H, W] of a normalized image, whole or in windows."""
         if self.window is None:
             return whole_image_logits(self.model, image, output_stride=self.model.output_stride)
         return sliding_window_logits(
@@ -81,12 +84,12 @@ class Predictor:
 
 
 def default_stride(window: Sequence[int]) -> tuple[int, ...]:
-    """Two thirds of a window (height, width): neighbours overlap by a third."""
+    """Two thirds of a window (height, width): neighbors overlap by a third."""
     return tuple(max(1, side * 2 // 3) for side in window)
 
 
 def require_no_gaps(stride: Sequence[int], window: Sequence[int]) -> None:
-    """Raise UserError where windows (height, width) that are `stride` (down, across) apart leave out pixels."""
+    """Raise UserError if windows (height, width) at a distance of `stride` (down, across) leave out pixels."""
     if any(step > side for step, side in zip(stride, window, strict=True)):
         raise UserError(
             f"`stride` {stride[0]} {stride[1]} leaves gaps between windows of {window[0]}x{window[1]}: lower it"
@@ -97,12 +100,11 @@ def whole_image_logits(model: Callable[[Tensor], Tensor], image: Tensor, *, outp
     """Normalized [B, 3, H, W] -> logits [B, K, H, W] in one forward pass.
 
     The image is padded right and bottom with the mean color to k * output_stride + 1, where the geometry of
-    `align_corners=True` is exact, and the logits are cut back.
+    `align_corners=True` is exact, and the logits are cropped back.
     """
     height, width = image.shape[-2:]
     padding = [-(side - 1) % output_stride for side in (height, width)]
-    # After normalization the mean color is 0
-    padded = F.pad(image, (0, padding[1], 0, padding[0]))
+    padded = F.pad(image, (0, padding[1], 0, padding[0]))  # 0 is the mean color of a normalized image
     return model(padded)[..., :height, :width]
 
 
@@ -114,10 +116,9 @@ def sliding_window_logits(
     stride: tuple[int, int],
     output_stride: int,
 ) -> Tensor:
-    """Normalized [B, 3, H, W] -> logits [B, K, H, W]: the mean over all windows that see a pixel.
+    """Normalized [B, 3, H, W] -> logits [B, K, H, W]: for each pixel the mean over the windows that contain it.
 
-    The last window of a row or column is moved back to end with the image. A window as large as the image is one
-    forward pass over the whole.
+    The last window of a row or column ends with the image. A window as large as the image is one forward pass.
     """
     total, height, width = None, *image.shape[-2:]
     counts = image.new_zeros(height, width)
@@ -132,7 +133,7 @@ def sliding_window_logits(
 
 
 def windows(side: int, window: int, stride: int) -> Iterator[slice]:
-    """Overlapping parts of `side` pixels that cover them all, none longer than `window`."""
+    """Slices of at most `window` pixels that cover `side` pixels, `stride` apart; the last one ends with the side."""
     last = max(side - window, 0)
     for start in range(0, last + stride, stride):
         start = min(start, last)

@@ -1,4 +1,4 @@
-"""Losses per pixel. Each gives a sum and its divisor, so that micro-batches add up to the whole batch exactly."""
+"""Losses over pixels. Each returns a sum and its divisor, which add up over micro-batches and processes."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,9 +12,10 @@ IGNORE_INDEX = 255
 
 
 class CrossEntropy(nn.Module):
-    """`logits [B, K, H, W], label int64 [B, H, W] -> (sum over labeled pixels, their count or sum of weights)`
+    """`logits [B, K, H, W], label int64 [B, H, W] -> (sum of the loss over labeled pixels, sum of their weights)`
 
-    Both are scalars; nothing labeled gives (0, 0). `class_weights [K]` multiply each pixel's loss and its count.
+    Both are scalars, and 0 without a labeled pixel. A pixel weighs 1, or the entry of `class_weights [K]` of its class;
+    its loss is multiplied by its weight.
     """
 
     def __init__(self, class_weights: Tensor | None = None):
@@ -27,15 +28,15 @@ class CrossEntropy(nn.Module):
         return (losses * weights).sum(), weights.sum()
 
     def pixel_losses(self, logits: Tensor, label: Tensor) -> Tensor:
-        """[B, H, W], unweighted, 0 where ignored."""
+        """[B, H, W], without weights; 0 at ignored pixels."""
         if torch.are_deterministic_algorithms_enabled() and logits.is_cuda:
-            # CUDA's two-dimensional nll_loss has no deterministic form; its one-dimensional one does
+            # CUDA has no deterministic nll_loss over [B, K, H, W], but one over [N, K]
             flat = logits.permute(0, 2, 3, 1).flatten(0, 2)
             return F.cross_entropy(flat, label.flatten(), ignore_index=IGNORE_INDEX, reduction="none").view_as(label)
         return F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX, reduction="none")
 
     def pixel_weights(self, label: Tensor) -> Tensor:
-        """[B, H, W], 0 where ignored."""
+        """[B, H, W]; 0 at ignored pixels."""
         is_labeled = label != IGNORE_INDEX
         if self.class_weights is None:
             return is_labeled.float()
@@ -43,7 +44,10 @@ class CrossEntropy(nn.Module):
 
 
 class FocalLoss(CrossEntropy):
-    """(1 - p)^gamma times the cross-entropy of each pixel (Lin et al., arXiv 1708.02002, equation 4)."""
+    """Cross-entropy of each pixel times (1 - p)^gamma, p being the probability of its class.
+
+    Lin et al., arXiv 1708.02002, equation 4.
+    """
 
     def __init__(self, class_weights: Tensor | None = None, *, gamma: float = 2.0):
         super().__init__(class_weights)
@@ -51,12 +55,16 @@ class FocalLoss(CrossEntropy):
 
     def pixel_losses(self, logits: Tensor, label: Tensor) -> Tensor:
         losses = super().pixel_losses(logits, label)
-        # -expm1(-x) is 1 - p without its rounding; the bound keeps the gradient finite at p = 1 for gamma < 1
+        # -expm1(-loss) is 1 - p without cancellation; the bound keeps the gradient finite at p = 1 for gamma < 1
         return (-torch.expm1(-losses)).clamp_min(1e-12) ** self.gamma * losses
 
 
 class OHEMLoss(CrossEntropy):
-    """Only the hardest `fraction` of each image's labeled pixels (TF DeepLab's hard example mining)."""
+    """Cross-entropy of the `fraction` (above 0, up to 1) of each image's labeled pixels with the highest weighted loss.
+
+    After TF DeepLab's hard example mining, which chooses among the pixels of the whole batch: within an image the
+    choice does not depend on micro-batches and processes. Raises UserError for a `fraction` out of range.
+    """
 
     def __init__(self, class_weights: Tensor | None = None, *, fraction: float = 0.25):
         super().__init__(class_weights)
@@ -67,7 +75,7 @@ class OHEMLoss(CrossEntropy):
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         losses = self.pixel_losses(logits, label)
         weights = self.pixel_weights(label)
-        total, weight = logits.sum() * 0, weights.sum() * 0
+        total, weight = logits.sum() * 0, weights.sum() * 0  # without a labeled pixel the gradient is 0, not missing
         for image_losses, image_weights, image_label in zip(losses * weights, weights, label, strict=True):
             is_labeled = image_label != IGNORE_INDEX
             count = int(is_labeled.sum())
@@ -78,7 +86,7 @@ class OHEMLoss(CrossEntropy):
         return total, weight
 
 
-Builder = Callable[[Tensor | None, float, float], CrossEntropy]  # of class weights, focal gamma, OHEM fraction
+Builder = Callable[[Tensor | None, float, float], CrossEntropy]  # class weights, focal gamma, OHEM fraction
 LOSSES: dict[str, Builder] = {
     "ce": lambda weights, gamma, fraction: CrossEntropy(weights),
     "focal": lambda weights, gamma, fraction: FocalLoss(weights, gamma=gamma),
@@ -93,7 +101,7 @@ def build_loss(
     focal_gamma: float = 2.0,
     ohem_fraction: float = 0.25,
 ) -> CrossEntropy:
-    """The loss named `kind`. Raises UserError for an unknown name."""
+    """The loss `kind` of LOSSES; `class_weights` [K] or None. Raises UserError for an unknown name or a bad number."""
     if kind not in LOSSES:
         raise UserError(f"unknown loss {kind!r}: choose one of {', '.join(LOSSES)}")
     weights = None if class_weights is None else torch.as_tensor(class_weights)

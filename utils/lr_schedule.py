@@ -1,4 +1,8 @@
-"""Learning rate as a pure function of the step."""
+"""The learning rate as a pure function of the step.
+
+Not torch.optim.lr_scheduler: the state of a scheduler would be one more part of a checkpoint, and would contradict the
+flags of a run that is resumed with another schedule.
+"""
 
 import functools
 import math
@@ -12,7 +16,7 @@ SCHEDULES = ("poly", "step", "cos")
 def build_schedule(
     schedule: str, *, epochs: int, steps_per_epoch: int, warmup_steps: int, step_epochs: int
 ) -> Callable[[int], float]:
-    """`lr_factor` as a function of the step alone; `step_epochs` is the interval of the step schedule."""
+    """`lr_factor` as a function of the step; `step_epochs` is the interval of the step schedule in epochs."""
     return functools.partial(
         lr_factor, schedule=schedule, total_steps=epochs * steps_per_epoch, warmup_steps=warmup_steps,
         step_size=step_epochs * steps_per_epoch,
@@ -22,10 +26,11 @@ def build_schedule(
 def lr_factor(
     step: int, *, schedule: str, total_steps: int, warmup_steps: int = 0, power: float = 0.9, step_size: int = 1
 ) -> float:
-    """The factor of the initial learning rate at `step` (from 0) of `total_steps`.
+    """The learning rate at `step` (from 0) of `total_steps`, relative to the initial one: 0..1.
 
-    poly: (1 - step / total) ** power (0.9: DeepLabV2); step: divided by 10 every `step_size` steps; cos: half a cosine
-    from 1 to 0. Over the first `warmup_steps` steps a linear rise is multiplied in.
+    poly: (1 - step / total_steps) ** power, with 0.9 from DeepLabV2; step: divided by 10 every `step_size` steps; cos:
+    half a cosine from 1 to 0. Over the first `warmup_steps` steps all are multiplied by a linear rise to 1. Raises
+    UserError for an unknown `schedule`.
     """
     done = min(step / total_steps, 1.0)
     if schedule == "poly":

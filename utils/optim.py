@@ -14,6 +14,7 @@ def build_sgd(
     momentum: float,
     nesterov: bool,
 ) -> torch.optim.SGD:
+    """SGD over the groups of `parameter_groups`."""
     groups = parameter_groups(model, backbone, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
@@ -21,7 +22,11 @@ def build_sgd(
 def parameter_groups(
     model: nn.Module, backbone: nn.Module, *, lr: float, head_lr_factor: float, weight_decay: float
 ) -> list[dict]:
-    """Backbone at `lr`, the rest at `lr * head_lr_factor`; norms, biases and depthwise weights without weight decay."""
+    """Up to four groups of the trainable parameters: backbone and head, each with and without weight decay.
+
+    The head's learning rate is `lr * head_lr_factor`. `base_lr` is a group's rate before the schedule. Norms, biases
+    and depthwise weights have no weight decay.
+    """
     in_backbone = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for layer in model.modules():
@@ -32,23 +37,23 @@ def parameter_groups(
     return [
         {
             "params": parameters,
-            "name": f"{'backbone' if backbone_side else 'head'}{'' if decayed else ', no decay'}",
-            "lr": lr if backbone_side else lr * head_lr_factor,
-            "base_lr": lr if backbone_side else lr * head_lr_factor,
-            "weight_decay": weight_decay if decayed else 0.0,
+            "name": f"{'backbone' if is_backbone else 'head'}{'' if has_decay else ', no decay'}",
+            "lr": lr if is_backbone else lr * head_lr_factor,
+            "base_lr": lr if is_backbone else lr * head_lr_factor,
+            "weight_decay": weight_decay if has_decay else 0.0,
         }
-        for (backbone_side, decayed), parameters in groups.items()
+        for (is_backbone, has_decay), parameters in groups.items()
     ]
 
 
 def is_decayed(layer: nn.Module, parameter: nn.Parameter) -> bool:
-    """Convolution weights are, but for depthwise ones; vectors (norms, biases) are not."""
+    """Whether weight decay applies: to weights of convolutions except depthwise ones, not to norms and biases."""
     is_depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
     return parameter.ndim > 1 and not is_depthwise
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Momentum from a checkpoint, with the rates, decay and momentum factor that `optimizer` was built with."""
+    """Load the momentum buffers of a checkpoint's `state`, but keep the settings that `optimizer` was built with."""
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, fresh, strict=True):

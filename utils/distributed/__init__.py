@@ -1,4 +1,4 @@
-"""One process or many: torchrun's environment is the only launcher, and without it all of this does nothing."""
+"""Communication between the processes that torchrun starts. In a single process nothing is communicated."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from utils.distributed import rendezvous
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joined for the block where torchrun started several processes: NCCL on GPUs, else gloo."""
+    """Within the block the processes of torchrun form a group: NCCL if `device` is a GPU, else gloo."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -36,6 +36,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
+    """The rank among the processes of this machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -44,7 +45,7 @@ def is_main_process() -> bool:
 
 
 def print_main(text: str) -> None:
-    """Print, once however many processes there are."""
+    """Print on the first process alone."""
     if is_main_process():
         print(text, flush=True)
 
@@ -57,14 +58,14 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 
 def all_sums(values: Sequence[float], device: torch.device) -> list[float]:
-    """The sum of each value over all processes, which train on `device`."""
-    # NCCL reduces on the GPU alone; MPS has no float64, and one process only
+    """The sum of each value over all processes, in float64; `device` is the one they compute on."""
+    # NCCL reduces on GPUs only, gloo on the CPU; MPS, with a single process, has no float64
     place = device if device.type == "cuda" else torch.device("cpu")
     return all_reduce(torch.tensor(values, dtype=torch.float64, device=place)).tolist()
 
 
 def broadcast(value: object) -> object:
-    """The first process's value, in every process."""
+    """The value of the first process, in every process."""
     values = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(values)
@@ -72,7 +73,7 @@ def broadcast(value: object) -> object:
 
 
 def all_gather(value: object) -> list:
-    """Every process's value, in the order of their ranks."""
+    """The values of all processes, in the order of their ranks."""
     values = [value] * world_size()
     if dist.is_initialized():
         dist.all_gather_object(values, value)
@@ -80,19 +81,19 @@ def all_gather(value: object) -> list:
 
 
 def gather_flat(values: list) -> list:
-    """The values of all processes in one list, in the order of their ranks."""
+    """The lists of all processes as one list, in the order of their ranks."""
     return list(chain.from_iterable(all_gather(values)))
 
 
 def sync_buffers(model: nn.Module) -> None:
-    """The first process's batch-norm statistics in every process, as they are in the checkpoint."""
+    """Copy the first process's buffers (batch-norm statistics) to all: those that its checkpoint holds."""
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` for training in several processes; itself in one."""
+    """`model` in DistributedDataParallel; in a single process `model` itself."""
     if not dist.is_initialized():
         return model
     return nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Select and configure the device to compute on."""
 
 import os
 
@@ -11,19 +11,22 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def select_device(name: str) -> torch.device:
-    """The named device; auto takes CUDA, then MPS, then the CPU. Raises UserError where there is none such."""
+    """The device `name` of DEVICES; auto is CUDA, else MPS, else the CPU. With CUDA each local rank has its own GPU.
+
+    Raises UserError for an unknown name, a device that is not available, and more local ranks than GPUs.
+    """
     if name not in DEVICES:
         raise UserError(f"device {name!r} is unknown: give one of {', '.join(DEVICES)}")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(device for device, is_there in available.items() if is_there)
+        name = next(device for device, is_available in available.items() if is_available)
     if not available[name]:
-        raise UserError(f"--device {name}: this machine or this PyTorch has none: give --device auto or cpu")
+        raise UserError(f"`device` {name}: this machine or this PyTorch has none: give `device` auto or cpu")
     if name == "cuda":
         if local_rank() >= torch.cuda.device_count():
             raise UserError(
-                f"process {local_rank()} of this machine has no GPU of its own, it has {torch.cuda.device_count()}: "
-                "give torchrun --nproc-per-node as many, or --device cpu"
+                f"local rank {local_rank()} has no GPU of its own, this machine has {torch.cuda.device_count()}: "
+                "start as many processes with torchrun --nproc-per-node, or give `device` cpu"
             )
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
@@ -31,11 +34,11 @@ def select_device(name: str) -> torch.device:
 
 
 def tune_convolutions(is_on: bool) -> None:
-    """Let cuDNN time its algorithms for each new shape: a gain for crops, a loss where every image has its own."""
+    """Let cuDNN time its algorithms once per input shape: faster for crops, slower if every image has its own shape."""
     torch.backends.cudnn.benchmark = is_on and not torch.are_deterministic_algorithms_enabled()
 
 
 def make_deterministic() -> None:
-    """Only algorithms that give the same bits each time; slower on GPUs."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    """Use only algorithms that give the same bits each time; slower on GPUs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     torch.use_deterministic_algorithms(True)

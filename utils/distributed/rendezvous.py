@@ -1,7 +1,8 @@
-"""A clean start for the processes that torchrun starts again after a failure.
+"""A clean start for the processes that torchrun restarts after a failure.
 
-torchrun keeps one store over all its restarts (pytorch/pytorch#135712). A process that reads an address there before
-its owner has written the new one waits for a dead one: on gloo, three of nine restarts failed or hung.
+torchrun keeps one store over all its restarts (pytorch/pytorch#135712). A process that reads a peer's address there
+before that peer has replaced it waits for a dead process: with gloo, three of nine restarts failed or hung.
+Therefore the first process publishes a new prefix for the keys of each attempt.
 """
 
 import os
@@ -13,43 +14,44 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = timedelta(minutes=30)
-PAUSE = 0.02  # seconds between two looks of the first process at who is there
+PAUSE = 0.02  # seconds between two polls of the store by the first process
 
 
 def join() -> tuple[dist.Store, int, int]:
-    """(a store that no earlier attempt has written to, rank, number of processes), from torchrun's environment."""
+    """(a store that no earlier attempt has written to, rank, world size), from torchrun's environment."""
     store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
     store.set_timeout(TIMEOUT)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        name = publish_prefix(store, world) if rank == 0 else request_prefix(store, rank)
-        store = dist.PrefixStore(name, store)
+        prefix = publish_prefix(store, world) if rank == 0 else request_prefix(store, rank)
+        store = dist.PrefixStore(prefix, store)
     return store, rank, world
 
 
 def publish_prefix(store: dist.Store, world: int) -> str:
-    """Make up this attempt's name and give it to each process, until all have it.
+    """Choose the prefix of this attempt, and answer the request of each rank until all have confirmed it.
 
-    What a process of an earlier attempt left behind is answered too, and its place then asks again.
+    The store may still hold requests of dead processes. They are answered too; the live process of that rank then
+    replaces the request by its own, which is answered again.
     """
-    name, answered = uuid.uuid4().hex, dict.fromkeys(range(1, world), b"")
+    prefix, answered = uuid.uuid4().hex, dict.fromkeys(range(1, world), b"")
     deadline = time.monotonic() + TIMEOUT.total_seconds()
     while answered:
-        for rank, last in list(answered.items()):
-            if store.check([f"{name}/{rank}"]):
+        for rank, last_request in list(answered.items()):
+            if store.check([f"{prefix}/{rank}"]):
                 del answered[rank]
-            elif store.check([f"hello/{rank}"]) and (word := store.get(f"hello/{rank}")) != last:
-                store.set(f"welcome/{word.decode()}", name)
-                answered[rank] = word
+            elif store.check([f"hello/{rank}"]) and (request := store.get(f"hello/{rank}")) != last_request:
+                store.set(f"welcome/{request.decode()}", prefix)
+                answered[rank] = request
         if time.monotonic() > deadline:
-            raise TimeoutError(f"ranks {', '.join(map(str, answered))} of {world} did not come")
+            raise TimeoutError(f"ranks {', '.join(map(str, answered))} of {world} did not join within {TIMEOUT}")
         time.sleep(PAUSE)
-    return name
+    return prefix
 
 
 def request_prefix(store: dist.Store, rank: int) -> str:
-    """Ask under a word that no other process ever uses, so that the answer is of this attempt."""
-    word = uuid.uuid4().hex
-    store.set(f"hello/{rank}", word)
-    name = store.get(f"welcome/{word}").decode()  # waits for it
-    store.set(f"{name}/{rank}", "here")
-    return name
+    """Ask for the prefix under a key that no other process uses, so that the answer belongs to this attempt."""
+    request = uuid.uuid4().hex
+    store.set(f"hello/{rank}", request)
+    prefix = store.get(f"welcome/{request}").decode()  # blocks until it is set
+    store.set(f"{prefix}/{rank}", "here")
+    return prefix

@@ -1,4 +1,4 @@
-"""Checkpoint files: tensors and plain values only, read without executing anything, written whole or not at all."""
+"""Checkpoint files: tensors and plain values only, read without executing anything, complete or absent on disk."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from torch import nn
 from utils.errors import RunFailed, UserError
 from utils.run.files import write_atomically
 
-# Released files of jfzhang95 hold NumPy scalars: these names, and no others, are let through
+# Of all other types, these alone are allowed: jfzhang95's released files hold NumPy scalars
 NUMPY_SCALARS = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
@@ -32,17 +32,21 @@ def is_count(value: object) -> bool:
 
 
 def is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    return isinstance(value, Mapping) and all(map(is_text, value))
 
 
-def list_of(is_good: Callable[[object], bool], length: int | None = None) -> Callable[[object], bool]:
+def is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def list_of(is_valid: Callable[[object], bool], length: int | None = None) -> Callable[[object], bool]:
     def is_list(value: object) -> bool:
-        return isinstance(value, list | tuple) and length in (None, len(value)) and all(map(is_good, value))
+        return isinstance(value, list | tuple) and length in (None, len(value)) and all(map(is_valid, value))
 
     return is_list
 
 
-# What these entries are in a checkpoint of ours
+# How to check the entries of a checkpoint of this project; each entry may be absent
 ENTRIES = {
     "state_dict": is_mapping,
     "ema_state_dict": is_mapping,
@@ -55,27 +59,30 @@ ENTRIES = {
     "broken": is_mapping,
     "epoch_losses": is_number,
     "epoch_seconds": is_number,
-    "classes": list_of(lambda value: isinstance(value, str)),
+    "classes": list_of(is_text),
     "palette": list_of(list_of(is_count, 3)),
     "mean": list_of(is_number, 3),
     "std": list_of(is_number, 3),
     "epsilon": is_mapping,
     "padding": lambda value: value in ("symmetric", "same"),
-    "untrained": list_of(lambda value: isinstance(value, str)),
+    "untrained": list_of(is_text),
 }
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """What the file holds, on the CPU. Raises UserError for a missing, broken or foreign one."""
+    """The content of a checkpoint or of a file of weights, on the CPU; nothing in the file is executed.
+
+    Raises UserError if the file is missing, damaged, not a dict, or holds more than tensors and plain values.
+    """
     path = Path(path)
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "is not there"
-        raise UserError(f"no file {path} (it {what}): give the path of a checkpoint or of weights")
+        reason = "it is a folder, not a file" if path.is_dir() else "it is not there"
+        raise UserError(f"no file {path} ({reason}): give the path of a checkpoint or of weights")
     try:
         with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign formats: the error below says it in one line
+            warnings.simplefilter("ignore")  # about foreign formats: the error below reports them in one line
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met: EOF, pickle, zip, key, runtime errors
+    except Exception as error:  # torch.load raises EOF, pickle, zip, key and runtime errors, among others
         raise UserError(f"{path} cannot be read as a checkpoint ({explain(error, path)}): give another file") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint: give another file")
@@ -85,45 +92,53 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def explain(error: Exception, path: Path) -> str:
+    """Why `torch.load` failed, in a few words: its own messages are long, and some advise `weights_only=False`."""
     if path.stat().st_size == 0:
         return "it is empty"
-    if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
-        return "it is a TorchScript program, not weights; nothing of it was run"
-    words = str(error).split("GLOBAL ")
-    if "Weights only load failed" in words[0] and len(words) > 1:
-        return f"it holds {words[1].split()[0]}, not only tensors and plain values; nothing of it was run"
-    if isinstance(error, RuntimeError) and "Weights only" not in words[0]:  # a damaged zip: torch says where
-        return words[0].strip().splitlines()[0]
-    return "it is no PyTorch file, or holds more than tensors and plain values"
+    if is_torchscript(path):
+        return "it is a TorchScript program, not weights; none of its code was run"
+    message, *forbidden = str(error).split("GLOBAL ")
+    if "Weights only load failed" in message and forbidden:
+        return f"it holds {forbidden[0].split()[0]}, not only tensors and plain values; none of its code was run"
+    if isinstance(error, RuntimeError) and "Weights only" not in message:  # a damaged zip: torch names the place
+        return message.strip().splitlines()[0]
+    return "it is not a PyTorch file, or holds more than tensors and plain values"
+
+
+def is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def is_ours(content: dict) -> bool:
+    """Whether `content` is a checkpoint of this project: the files of others have no such `config`."""
     return isinstance(content.get("config"), dict) and "backbone" in content["config"]
 
 
 def check_entries(content: dict, path: Path) -> None:
-    """Raise UserError where an entry of a checkpoint of ours is not what it must be."""
-    for name, is_good in ENTRIES.items():
-        if name in content and not is_good(content[name]):
+    """Raise UserError for an entry of the wrong type or value."""
+    for name, is_valid in ENTRIES.items():
+        if name in content and not is_valid(content[name]):
             raise UserError(f"{path} is damaged, its {name} is {str(content[name])[:40]!r}: give another checkpoint")
 
 
 def write_checkpoint(path: Path, content: dict) -> None:
-    """Put `content` at `path`, where the old file stays until the new one is whole on the disk."""
+    """Write `content` to `path`; the old file stays until the new one is complete on disk. Raises OSError."""
     write_atomically(path, to_bytes(content))
 
 
 def to_bytes(content: dict) -> memoryview:
-    """The content of a checkpoint file."""
+    """`content` as the bytes of a checkpoint file."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getbuffer()
 
 
 def require_finite(model: nn.Module, step: int) -> None:
-    """Raise RunFailed for weights that are not finite: they must not replace those of a checkpoint."""
-    largest = torch._foreach_norm(list(model.parameters()), ord=math.inf)  # one kernel for all; no public form
-    if not torch.stack(largest).isfinite().all():
+    """Raise RunFailed if a weight is not finite: such weights must not replace those of a checkpoint."""
+    if not nn.utils.get_total_norm(model.parameters(), math.inf).isfinite():
         raise RunFailed(
             f"the weights are not finite after step {step}: the last checkpoint is kept; resume it with a lower "
             "learning rate"

@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""The software versions and the commit of a run."""
 
 import platform
 import subprocess
@@ -11,21 +11,21 @@ import torchvision
 
 
 def describe_environment() -> dict:
-    """`versions` and `commit` (None outside a git checkout), plain values."""
+    """`versions` {name: str} and `commit` (str; None outside a git checkout), for the configuration of a run."""
     return {
         "versions": {
             "python": platform.python_version(),
-            "torch": str(torch.__version__),  # a plain string: checkpoints hold nothing else
+            "torch": str(torch.__version__),  # a TorchVersion, which torch.load(weights_only=True) would refuse
             "torchvision": torchvision.__version__,
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,
         },
-        "commit": commit(),
+        "commit": git_commit(),
     }
 
 
-def commit() -> str | None:
-    """The commit of this checkout, with `-dirty` where files differ from it."""
+def git_commit() -> str | None:
+    """The commit of this checkout, with `-dirty` appended if tracked files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever moment the process or the disk fails at."""
+"""Files that are complete or absent, no matter when the process or the disk fails."""
 
 import contextlib
 import os
@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Written beside, fsynced, renamed. On failure (OSError) the old file stays and nothing is left behind."""
+    """Write a file beside `path`, fsync it, and rename it to `path`.
+
+    Raises OSError; then the old file stays and no partial file remains.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
@@ -15,24 +18,24 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # a folder that is gone or read-only refuses this too
+        with contextlib.suppress(OSError):  # a missing or read-only folder refuses this too
             part.unlink()
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # else the rename itself may be lost with the power
+        os.fsync(folder)  # otherwise a power failure may undo the rename
     finally:
         os.close(folder)
 
 
 def append_whole(path: Path, data: bytes) -> None:
-    """Add all of `data` at the end. On failure (OSError) the file is cut back to what it was."""
+    """Append all of `data`. Raises OSError; then the file is as before."""
     is_new = not path.exists()
     with open(path, "ab", buffering=0) as file:
         size, rest = file.seek(0, os.SEEK_END), memoryview(data)
         try:
             while rest:
-                rest = rest[file.write(rest) :]
+                rest = rest[file.write(rest) :]  # a disk that becomes full writes less than it was given
         except BaseException:
             file.truncate(size)
             if is_new:
@@ -40,7 +43,7 @@ def append_whole(path: Path, data: bytes) -> None:
             raise
 
 
-def clear_parts(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes, of whatever number, left half written for the file `name`."""
-    for part in folder.glob(f".{name}.*.part"):
+def clear_parts(folder: Path) -> None:
+    """Remove the partial files that killed processes left in `folder`."""
+    for part in folder.glob(".*.*.part"):
         part.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
 
 
 class RunFolder:
-    """`config.json`, `log.jsonl` (an object an epoch), the latest and the best checkpoint, TensorBoard events,
-    `metrics.json` and `sheet.png` of the last validation, and `broken.json` where images were skipped.
+    """`config.json`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, TensorBoard events,
+    `metrics.json` and `sheet.png` of the last validation, and `broken.json` if images were left out.
 
-    While a run trains, all but `config.json` goes through `writer`: a full disk does not end it.
+    A running training writes all but `config.json` through `writer`, so a full disk does not end it.
     """
 
     def __init__(self, path: Path):
@@ -29,17 +29,20 @@ class RunFolder:
 
     @classmethod
     def open(cls, runs: Path, resumed: str | None) -> "RunFolder":
-        """The folder of the checkpoint `resumed`, else a new one below `runs`; the same in every process."""
+        """The folder of the checkpoint `resumed` if it is a run's, else a new one in `runs`; the same on all ranks."""
         if resumed is not None and (Path(resumed).parent / "config.json").is_file():
             return cls(Path(resumed).parent)
         return cls(Path(broadcast(str(cls.create(runs).path) if is_main_process() else "")))
 
     @classmethod
     def create(cls, runs: Path) -> "RunFolder":
-        """The next free `experiment_<n>` below `runs`, safe against other processes that create one."""
-        with writing(runs, "give another --run-dir"):
+        """Make the next free `experiment_<n>` in `runs`, also if other processes do the same at the same time.
+
+        Raises UserError if it cannot be made.
+        """
+        with writing(runs, "give another `run_dir`"):
             runs.mkdir(parents=True, exist_ok=True)
-            number = max(experiments(runs), default=-1) + 1
+            number = max(experiment_numbers(runs), default=-1) + 1
             while True:
                 try:
                     (runs / f"experiment_{number}").mkdir()
@@ -51,50 +54,54 @@ class RunFolder:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Remove the folder of a run that could not start."""
-        with contextlib.suppress(OSError):  # it is not empty
+        """Remove the folder if it is empty: the run could not start."""
+        with contextlib.suppress(OSError):  # not empty
             self.path.rmdir()
 
     def write_config(self, config: dict) -> None:
-        """Raises UserError where the folder cannot be written: a run must not start there."""
-        with writing(self.config, "make room there, or give another --run-dir"):
+        """Raises UserError if the folder cannot be written: a run must not start there."""
+        with writing(self.config, "make room there, or give another `run_dir`"):
             write_atomically(self.config, (json.dumps(config, indent=2) + "\n").encode())
 
     def append_log(self, row: dict) -> None:
         self.writer.append(self.log, (json.dumps(row) + "\n").encode())
 
     def truncate_to(self, epoch: int) -> None:
-        """Drop log lines of epochs after `epoch`, and what a killed process left half written."""
+        """Drop the log's lines of epochs after `epoch`, and the partial files of killed processes. Raises OSError."""
         clear_parts(self.path)
         if self.log.is_file():
             content = self.log.read_bytes()
-            kept = b"".join(line for line in content.splitlines(keepends=True) if is_logged(line, epoch))
+            kept = b"".join(line for line in content.splitlines(keepends=True) if is_kept(line, epoch))
             if kept != content:
                 write_atomically(self.log, kept)
 
 
-def is_logged(line: bytes, epoch: int) -> bool:
-    """A whole line of an epoch up to `epoch`: a process or machine that went down may leave half of one."""
+def is_kept(line: bytes, epoch: int) -> bool:
+    """Whether `line` is complete and of an epoch up to `epoch`: a process that dies may leave half a line."""
     try:
         return line.endswith(b"\n") and json.loads(line)["epoch"] <= epoch
     except (ValueError, TypeError, KeyError):
         return False
 
 
-def experiments(runs: Path) -> list[int]:
+def experiment_numbers(runs: Path) -> list[int]:
+    """The n of each `experiment_<n>` in `runs`, in no order."""
     names = (path.name.removeprefix("experiment_") for path in runs.glob("experiment_*"))
     return [int(name) for name in names if name.isdecimal()]
 
 
 def newest_checkpoint(runs: Path) -> Path | None:
-    """The last written checkpoint of the runs below `runs`; of two written at once, the later run's."""
+    """The first of `newest_checkpoints`, or None."""
     return next(newest_checkpoints(runs), None)
 
 
 def newest_checkpoints(runs: Path) -> Iterator[Path]:
-    """Where to go on, the run last written first; of each run the latest checkpoint before the best."""
+    """The checkpoints of the runs in `runs`, the last written run first; of each run the latest before the best.
+
+    Of two runs written at the same time, the one with the higher number comes first.
+    """
     found = []
-    for number in experiments(runs):
+    for number in experiment_numbers(runs):
         paths = [runs / f"experiment_{number}" / name for name in (CHECKPOINT, BEST)]
         if paths := [path for path in paths if path.exists()]:
             found.append((paths[0].stat().st_mtime_ns, number, paths))

@@ -1,6 +1,9 @@
-"""TensorBoard events, framed by tensorboardX and written by the run's own patient writer.
+"""TensorBoard events, encoded by tensorboardX and written by the run's `RetryingWriter`.
 
-tensorboardX's writer is a thread behind a short queue: on a full disk it dies, and the run waits for it for ever.
+Not tensorboardX's own writer: its thread ends on a full disk, and the run then blocks at the full queue before it.
+A resumed run truncates the files instead of setting `purge_step`, which hides everything from a step on, for all tags
+alike: the scalars of an epoch that was not counted share their step with training scalars that stay. Besides, programs
+that read the files without TensorBoard would find both.
 """
 
 import itertools
@@ -15,15 +18,16 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
+from utils.palettes import Palette
 from utils.run.files import write_atomically
 from utils.run.writer import RetryingWriter
-from utils.scoring.visualize import Example, Palette, example_row
+from utils.scoring.visualize import Example, example_row
 
-EPOCH_TAGS = ("val/", "train/epoch_loss")  # written when an epoch is counted, after its last step's scalars
+EPOCH_TAGS = ("val/", "train/epoch_loss")  # written when an epoch is counted, after the scalars of its last step
 
 
 class TensorBoardLogger:
-    """Scalars and images of one run, a step counted in optimizer steps. Each start has its own file."""
+    """Scalars and images of a run by optimizer step. Each start of the run writes a file of its own."""
 
     def __init__(self, folder: Path, writer: RetryingWriter):
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
@@ -33,52 +37,50 @@ class TensorBoardLogger:
         self.writer.append(self.path, frame(Event(wall_time=time.time(), file_version="brain.Event:2")))
 
     def scalars(self, values: dict[str, float | None], step: int) -> None:
-        for name, value in values.items():
+        """Write {tag: value}, without those that are None."""
+        for tag, value in values.items():
             if value is not None:
-                self.add(summary.scalar(name, value), step)
+                self.add(summary.scalar(tag, value), step)
 
     def examples(self, examples: Sequence[Example], palette: Palette, step: int) -> None:
-        """input | truth | prediction of each example, in the dataset's colors."""
-        for number, example in enumerate(examples):
+        """Write image, label and prediction of each example side by side, in the colors of `palette`."""
+        for index, example in enumerate(examples):
             row = example_row(example, palette, width=320)
-            self.add(summary.image(f"val/{number} input, truth, prediction", row, dataformats="HWC"), step)
+            self.add(summary.image(f"val/{index} input, truth, prediction", row, dataformats="HWC"), step)
 
     def add(self, content: summary.Summary, step: int) -> None:
         self.writer.append(self.path, frame(Event(wall_time=time.time(), step=step, summary=content)))
 
 
 def frame(event: Event) -> bytes:
-    """The record of an event file: length, its CRC, content, its CRC."""
+    """The TFRecord of an event: length, CRC of the length, content, CRC of the content."""
     content = event.SerializeToString()
     length = struct.pack("<Q", len(content))
-    return b"".join(
-        (length, struct.pack("<I", masked_crc32c(length)), content, struct.pack("<I", masked_crc32c(content)))
-    )
+    return length + struct.pack("<I", masked_crc32c(length)) + content + struct.pack("<I", masked_crc32c(content))
 
 
-def truncate_events(folder: Path, step: int, counted_step: int | None = None) -> None:
-    """Drop all events after `step`, those of counted epochs after `counted_step`, and a record half written."""
-    counted_step = step if counted_step is None else counted_step
+def truncate_events(folder: Path, step: int, last_logged_step: int) -> None:
+    """Drop all events after `step`, those of epochs after `last_logged_step`, and partial records. Raises OSError."""
     for path in sorted(folder.glob("events.out.tfevents.*")):
         content = path.read_bytes()
-        kept = [record for record in read_records(content) if is_kept(record, step, counted_step)]
+        kept = [record for record in read_records(content) if is_kept(record, step, last_logged_step)]
         if not any(Event.FromString(record[12:-4]).summary.value for record in kept):
             path.unlink()
         elif (data := b"".join(kept)) != content:
             write_atomically(path, data)
 
 
-def is_kept(record: bytes, step: int, counted_step: int) -> bool:
+def is_kept(record: bytes, step: int, last_logged_step: int) -> bool:
     try:
         event = Event.FromString(record[12:-4])
-    except DecodeError:  # a machine went down while it was written
+    except DecodeError:  # a machine that failed while it was written
         return False
     is_of_epoch = any(value.tag.startswith(EPOCH_TAGS) for value in event.summary.value)
-    return event.step <= (counted_step if is_of_epoch else step)
+    return event.step <= (last_logged_step if is_of_epoch else step)
 
 
 def read_records(data: bytes) -> list[bytes]:
-    """The whole records of a TFRecord file, with their frames: length, its CRC, content, its CRC."""
+    """The complete TFRecords in `data`, each with its frame: the content of one is `record[12:-4]`."""
     records, start = [], 0
     while start + 12 <= len(data):
         end = start + 12 + struct.unpack_from("<Q", data, start)[0] + 4

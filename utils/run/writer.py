@@ -1,6 +1,7 @@
-"""Writing on a disk that may be full or gone read-only for a while: nothing is given up, and the run goes on."""
+"""Write to a disk that may be full or read-only for a while: the data stays in memory, and the run continues."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,49 +10,50 @@ from utils.run.files import append_whole, write_atomically
 
 
 class RetryingWriter:
-    """Keeps in memory what the disk refuses, and tries it again with each later whole file. Says so once.
+    """Keeps in memory what cannot be written, and retries it with each `replace`. Reports a failure once.
 
-    `unwritten` names the files on disk that are older than what was handed over.
+    `unwritten`: the files on disk that are older than the data handed over for them.
     """
 
     def __init__(self) -> None:
-        self.whole: dict[Path, bytes | memoryview] = {}
-        self.tails: dict[Path, bytes] = {}
+        self.replacements: dict[Path, bytes | memoryview] = {}
+        self.appendices: dict[Path, bytes] = {}
         self.is_failing = False
 
     @property
     def unwritten(self) -> list[Path]:
-        return [*self.whole, *self.tails]
+        return [*self.replacements, *self.appendices]
 
     def replace(self, path: Path, data: bytes | memoryview) -> None:
-        """Put `data` at `path`. Files that wait are written in the order in which they were last handed over."""
-        self.whole.pop(path, None)
-        self.whole[path] = data
+        """Write `data` to `path`. Waiting files are written in the order in which they were last handed over."""
+        self.replacements.pop(path, None)
+        self.replacements[path] = data
         self.retry()
 
     def append(self, path: Path, data: bytes) -> None:
-        """Add `data` to the end of `path`."""
-        self.tails[path] = self.tails.get(path, b"") + data
-        self.attempt(path, append_whole, self.tails)
+        """Append `data` to `path`."""
+        self.appendices[path] = self.appendices.get(path, b"") + data
+        self.attempt(path, append_whole, self.appendices)
 
     def retry(self) -> None:
-        """Write all that is waiting: the log's rows before the checkpoint that counts them."""
-        for path in list(self.tails):
-            self.attempt(path, append_whole, self.tails)
-        for path in list(self.whole):
-            self.attempt(path, write_atomically, self.whole)
+        """Write everything that waits: the rows of the log before the checkpoint that counts them."""
+        for path in list(self.appendices):
+            self.attempt(path, append_whole, self.appendices)
+        for path in list(self.replacements):
+            self.attempt(path, write_atomically, self.replacements)
         if self.is_failing and not self.unwritten:
             self.is_failing = False
-            tqdm.write("the files of the run can be written again, and are", file=sys.stderr)
+            tqdm.write("the files of the run can be written again: nothing is missing", file=sys.stderr)
 
-    def attempt(self, path: Path, write, waiting: dict) -> None:
+    def attempt(self, path: Path, write: Callable[[Path, bytes | memoryview], None], waiting: dict) -> None:
+        """Call `write(path, waiting[path])`, and remove it from `waiting` if it succeeds."""
         try:
             write(path, waiting[path])
         except OSError as error:
             if not self.is_failing:
                 tqdm.write(
-                    f"warning: cannot write {path} ({error.strerror}): the run goes on, the old file stays, and "
-                    "the next save tries again: make room there",
+                    f"warning: cannot write {path} ({error.strerror}): make room there; the run continues, the old "
+                    "file stays, and the next save tries again",
                     file=sys.stderr,
                 )
             self.is_failing = True
