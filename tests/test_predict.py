@@ -1,4 +1,4 @@
-"""predict.py and Segmenter: any image in, labels of its own size out."""
+"""predict.py and Segmenter: images of any kind and size, and the label files written for them."""
 
 import numpy as np
 import pytest
@@ -17,29 +17,36 @@ from utils.palettes import voc_palette
 @pytest.fixture
 def images(tmp_path):
     """A folder with images of several kinds and sizes."""
-    folder, random = tmp_path / "pictures", np.random.default_rng(0)
+    folder, random = tmp_path / "images", np.random.default_rng(0)
     folder.mkdir()
     pixels = random.integers(0, 256, (30, 44, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "plain.png")
     Image.fromarray(pixels[..., 0]).save(folder / "gray.jpg")
-    Image.fromarray(pixels).convert("CMYK").save(folder / "print.tif")
-    Image.fromarray(np.dstack([pixels, pixels[..., :1]])).save(folder / "clear.webp")
+    Image.fromarray(pixels).convert("CMYK").save(folder / "cmyk.tif")
+    Image.fromarray(np.dstack([pixels, pixels[..., :1]])).save(folder / "alpha.webp")
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter to the right
-    Image.fromarray(pixels).save(folder / "turned.jpeg", exif=exif)
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
+    Image.fromarray(pixels).save(folder / "exif.jpeg", exif=exif)
     Image.fromarray(pixels[:1]).save(folder / "line.png")
     (folder / "notes.txt").write_text("no image")
     return folder
 
 
-SIZES = {"plain": (44, 30), "gray": (44, 30), "print": (44, 30), "clear": (44, 30), "turned": (30, 44), "line": (44, 1)}
+SIZES = {
+    "plain": (44, 30),
+    "gray": (44, 30),
+    "cmyk": (44, 30),
+    "alpha": (44, 30),
+    "exif": (30, 44),
+    "line": (44, 1),
+}
 
 
 def command(folder_network, out, *arguments) -> list[str]:
     return ["--checkpoint", str(folder_network), "--out", str(out), "--workers", "0", *map(str, arguments)]
 
 
-def test_a_folder_of_pictures_is_labeled(folder_network, images, tmp_path, capsys):
+def test_a_folder_of_images_is_labeled(folder_network, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert predict.main(command(folder_network, out, images, "--scores")) == 0
     assert "6 images labeled" in capsys.readouterr().out
@@ -59,13 +66,13 @@ def test_a_folder_of_pictures_is_labeled(folder_network, images, tmp_path, capsy
         assert np.array_equal(np.asarray(overlay), np.asarray(result.overlay()))
 
 
-def test_predictions_are_those_that_evaluate_scores(folder_network, folder_root):
+def test_segmenter_gives_the_predictions_that_evaluate_scores(folder_network, folder_root):
     dataset = build_dataset("folder", "val", root=str(folder_root))
     segmenter = Segmenter(folder_network, device="cpu")
     for index in range(len(dataset)):
-        picture, _ = dataset.read(index)
-        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
-        logits = Predictor(segmenter.predictor.model, torch.device("cpu"))(image)[0]
+        image, _ = dataset.read(index)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        logits = Predictor(segmenter.predictor.model, torch.device("cpu"))(tensor)[0]
         result = segmenter(dataset.image_path(index))
         assert np.array_equal(result.labels, logits.argmax(0).numpy())
         np.testing.assert_allclose(result.scores, logits.softmax(0).max(0).values.numpy(), rtol=1e-6)
@@ -73,15 +80,15 @@ def test_predictions_are_those_that_evaluate_scores(folder_network, folder_root)
         assert result.classes == ("ground", "wall", "sky") and result.scores.min() >= 1 / 3
 
 
-def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, images):
+def test_segmenter_takes_a_path_an_image_or_an_array(folder_network, images):
     segmenter = Segmenter(str(folder_network), device="cpu")
     path = images / "plain.png"
     expected = segmenter(str(path)).labels
     assert np.array_equal(segmenter(Image.open(path)).labels, expected)
     assert np.array_equal(segmenter(np.asarray(Image.open(path))).labels, expected)
-    turned = segmenter(Image.open(images / "turned.jpeg"))
-    assert turned.labels.shape == (44, 30) and turned.image.size == (30, 44)
-    assert segmenter(turned.image).labels.shape == (44, 30)  # turned once and for all
+    rotated = segmenter(Image.open(images / "exif.jpeg"))
+    assert rotated.labels.shape == (44, 30) and rotated.image.size == (30, 44)
+    assert segmenter(rotated.image).labels.shape == (44, 30)  # not rotated a second time
     with pytest.raises(UserError, match=r"nowhere\.jpg is missing: put it there, or leave it out"):
         segmenter("nowhere.jpg")
 
@@ -100,7 +107,7 @@ def test_a_picture_may_be_a_path_an_image_or_an_array(folder_network, images):
         (None, "NoneType"),
     ],
 )
-def test_what_is_no_picture_is_named_with_what_would_be_one(image, named):
+def test_what_is_not_an_image_is_named_with_what_to_give(image, named):
     with pytest.raises(UserError) as caught:
         predict.to_rgb_image(image)
     wanted = f"{named} is no image: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
@@ -110,54 +117,54 @@ def test_what_is_no_picture_is_named_with_what_would_be_one(image, named):
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage!garbage!", b"Exif\0\0MM\0*\0\0"])
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
-def test_exif_that_cannot_be_read_asks_for_no_turn(folder_network, folder_root, tmp_path, ending, exif):
+def test_exif_that_cannot_be_read_is_ignored(folder_network, folder_root, tmp_path, ending, exif):
     pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
     path = tmp_path / f"garbage.{ending}"
-    Image.fromarray(pixels).save(path, exif=exif, dpi=(72, 72))  # else Pillow looks for it in a JPEG's EXIF, and mutely
+    Image.fromarray(pixels).save(path, exif=exif, dpi=(72, 72))  # without dpi Pillow reads the EXIF of a JPEG for it
     stored = np.asarray(Image.open(path).convert("RGB"))
     assert np.array_equal(np.asarray(predict.to_rgb_image(path)), stored)
     assert np.array_equal(np.asarray(predict.to_rgb_image(Image.open(path))), stored)
     assert predict.main(command(folder_network, tmp_path / "out", path)) == 0
     (folder_root / "JPEGImages/v.0.jpg").unlink()
     path.rename(folder_root / f"JPEGImages/v.0.{ending}")
-    picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
-    assert np.array_equal(np.asarray(picture), stored)
+    image, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
+    assert np.array_equal(np.asarray(image), stored)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_prediction_turns_a_picture_as_training_does(folder_root, orientation):
+def test_prediction_applies_exif_orientation_as_training_does(folder_root, orientation):
     pixels = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
     path, exif = folder_root / "JPEGImages/v.0.jpg", Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(path, exif=exif)
-    picture, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
-    assert np.array_equal(np.asarray(predict.to_rgb_image(path)), np.asarray(picture))
+    image, _ = build_dataset("folder", "val", root=str(folder_root)).read(0)
+    assert np.array_equal(np.asarray(predict.to_rgb_image(path)), np.asarray(image))
 
 
 @pytest.mark.parametrize(("mode", "ending"), [("I;16", "png"), ("I;16", "tif"), ("I", "tif"), ("F", "tif")])
-def test_more_than_8_bits_are_refused_and_the_others_done(folder_network, images, tmp_path, capsys, mode, ending):
+def test_images_of_more_than_8_bits_are_refused(folder_network, images, tmp_path, capsys, mode, ending):
     deep = Image.new(mode, (20, 10), 300)
     deep.save(images / f"deep.{ending}")
-    said = f"has more than 8 bits a channel (mode {mode}): save it with 8"
+    text = f"has more than 8 bits a channel (mode {mode}): save it with 8"
     assert predict.main(command(folder_network, tmp_path / "out", images)) == 2
     output = capsys.readouterr()
     assert "6 images labeled" in output.out and not (tmp_path / "out/deep.png").exists()
-    assert output.err.splitlines()[-1].endswith(f"deep.{ending} {said}")
+    assert output.err.splitlines()[-1].endswith(f"deep.{ending} {text}")
     with pytest.raises(UserError) as caught:
         predict.to_rgb_image(deep)
-    assert str(caught.value) == f"the image {said}"
+    assert str(caught.value) == f"the image {text}"
 
 
-def test_a_broken_picture_is_reported_at_the_end_and_the_others_are_done(folder_network, images, tmp_path, capsys):
+def test_broken_images_are_reported_at_the_end_and_the_others_labeled(folder_network, images, tmp_path, capsys):
     (images / "a_broken.jpg").write_bytes(b"not an image")
     content = (images / "plain.png").read_bytes()
     (images / "m_cut.png").write_bytes(content[: len(content) // 2])
     out = tmp_path / "out"
     assert predict.main(command(folder_network, out, images)) == 2
-    said = capsys.readouterr()
-    assert "6 images labeled" in said.out
-    assert "a_broken.jpg cannot be read" in said.err
-    last = said.err.strip().splitlines()[-1]
+    output = capsys.readouterr()
+    assert "6 images labeled" in output.out
+    assert "a_broken.jpg cannot be read" in output.err
+    last = output.err.strip().splitlines()[-1]
     assert last.startswith("error: 2 of 8 images not labeled: ") and "m_cut.png" in last
     assert {path.name for path in out.iterdir()} == {
         f"{name}{end}" for name in SIZES for end in (".png", "_overlay.png")
@@ -183,7 +190,7 @@ def test_a_picture_that_is_named_as_an_output_gets_another_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["plain.png", "x_overlay.png"])
-def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path, capsys, name):
+def test_the_images_themselves_are_not_overwritten(folder_network, tmp_path, capsys, name):
     Image.new("RGB", (20, 20)).save(tmp_path / name)
     Image.new("RGB", (20, 20)).save(tmp_path / "x.jpg")
     before = (tmp_path / name).read_bytes()
@@ -192,34 +199,20 @@ def test_the_pictures_themselves_are_never_overwritten(folder_network, tmp_path,
     assert (tmp_path / name).read_bytes() == before and not (tmp_path / "x.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["nowhere.jpg"], "nowhere.jpg is no image, no folder with images, and matches none"),
-        (["PICTURES", "--stride", "3"], "--crop-size and --stride belong to --protocol slide: add it"),
-        (["PICTURES", "--backbone", "resnet"], "--backbone resnet contradicts"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line(folder_network, images, tmp_path, capsys, arguments, said):
-    arguments = [images if argument == "PICTURES" else argument for argument in arguments]
-    assert predict.main(command(folder_network, tmp_path / "out", *arguments)) == 2
-    assert said in capsys.readouterr().err.strip().splitlines()[-1] and not (tmp_path / "out").exists()
-
-
-def test_scales_flips_and_windows_change_what_is_seen(folder_network, images, tmp_path):
-    labels = {}
+def test_scales_flips_and_windows_change_the_scores(folder_network, images, tmp_path):
+    scores = {}
     for name, flags in {
         "plain": [], "many": ["--scales", "0.5", "1.5", "--flip"],
         "slide": ["--protocol", "slide", "--crop-size", "17"],
         "large": ["--protocol", "slide", "--crop-size", "99"], "fine": ["--out-stride", "8"],
     }.items():  # fmt: skip
         assert predict.main(command(folder_network, tmp_path / name, images / "plain.png", "--scores", *flags)) == 0
-        labels[name] = np.asarray(Image.open(tmp_path / name / "plain_scores.png"))
-    assert np.array_equal(labels["plain"], labels["large"])
-    assert all(not np.array_equal(labels["plain"], labels[name]) for name in ("many", "slide", "fine"))
+        scores[name] = np.asarray(Image.open(tmp_path / name / "plain_scores.png"))
+    assert np.array_equal(scores["plain"], scores["large"])
+    assert all(not np.array_equal(scores["plain"], scores[name]) for name in ("many", "slide", "fine"))
 
 
-def test_names_come_from_the_data_set_where_weights_have_none(folder_root, images, tmp_path):
+def test_class_names_are_those_of_the_dataset_where_weights_have_none(folder_root, images, tmp_path):
     network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
     state = torch.load(network)
     torch.save(state["state_dict"], tmp_path / "bare.pth")
@@ -232,24 +225,22 @@ def test_names_come_from_the_data_set_where_weights_have_none(folder_root, image
     assert Segmenter(tmp_path / "bare.pth", network=network).classes == ("class 0", "class 1", "class 2")
 
 
-def test_the_overlay_shows_what_is_seen(folder_network, images):
-    """A label's color is mixed in, background stays, a lighter line is between them, the legend in a corner."""
+def test_the_overlay_shows_classes_lines_and_legend(folder_network, images):
+    """The color of class 1 is mixed in, class 0 stays, a lighter line separates them, the legend is in a corner."""
     result = Segmenter(folder_network, device="cpu")(np.full((200, 300, 3), 90, np.uint8))
     labels = np.zeros((200, 300), np.uint8)
     labels[:50] = 1
-    abbreviated = np.asarray(predict.Segmentation(
-        result.image, labels, result.scores, ("background", "cat", "dog"), result.palette).overlay(0.5))  # fmt: skip
-    assert (abbreviated[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
-    assert (abbreviated[50] == np.round((90 + 255) / 2)).all() and (
-        abbreviated[[49, 51], 10] != abbreviated[50, 10]
-    ).any(1).all()
-    assert (abbreviated[51:170] == 90).all()
-    assert (abbreviated[-1, 0] == 45).all() and (
-        abbreviated[-1, 100:] == 90
-    ).all()  # half-transparent, and no wider than its text
+    names = ("background", "cat", "dog")
+    segmentation = predict.Segmentation(result.image, labels, result.scores, names, result.palette)
+    pixels = np.asarray(segmentation.overlay(0.5))
+    assert (pixels[10, 10] == np.round(0.5 * 90 + 0.5 * np.array(voc_palette(2)[1]))).all()
+    assert (pixels[50] == np.round((90 + 255) / 2)).all()
+    assert (pixels[[49, 51], 10] != pixels[50, 10]).any(1).all()
+    assert (pixels[51:170] == 90).all()
+    assert (pixels[-1, 0] == 45).all() and (pixels[-1, 100:] == 90).all()  # the legend is no wider than its text
 
 
-def test_a_window_may_be_one_side(folder_network, images):
+def test_one_number_is_both_sides_of_a_window(folder_network, images):
     path = images / "plain.png"
     one = Segmenter(folder_network, "cpu", window=17, stride=9)(path)
     two = Segmenter(folder_network, "cpu", window=[17, 17], stride=(9, 9))(path)
@@ -258,38 +249,41 @@ def test_a_window_may_be_one_side(folder_network, images):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
-        ({"window": 17, "stride": 18}, "stride 18 18 leaves gaps between windows of 17x17: lower it"),
-        ({"window": 0}, "window 0: give a whole number above 0, or two"),
-        ({"window": (9, 9, 9)}, "window (9, 9, 9): give"),
-        ({"window": 17.0}, "window 17.0: give"),
-        ({"stride": 9}, "stride 9 is from one window to the next: give window too"),
+        ({"window": 17, "stride": 18}, "`stride` 18 18 leaves gaps between windows of 17x17: lower it"),
+        ({"window": (17, 33), "stride": (17, 34)}, "`stride` 17 34 leaves gaps between windows of 17x33: lower it"),
+        ({"window": 0}, "`window` 0: give a whole number above 0, or two"),
+        ({"window": (9, 9, 9)}, "`window` (9, 9, 9): give"),
+        ({"window": 17.0}, "`window` 17.0: give"),
+        ({"stride": 9}, "give `window` too"),
+        ({"network": {"width": 0.5}}, "`width` 0.5 contradicts"),
+        ({"out_stride": 4}, "mobilenet has no output stride 4"),
         ({"device": "xyz"}, "device 'xyz' is unknown: give one of auto, cpu, cuda, mps"),
         ({"checkpoint": None}, "which network? give either `checkpoint` or `weights_from`"),
         ({"weights_from": "xception65_coco_voc_trainaug"}, "which network? give either `checkpoint` or `weights_from`"),
     ],
 )
-def test_what_a_segmenter_cannot_take_is_one_line(folder_network, arguments, said):
+def test_arguments_that_a_segmenter_cannot_take_raise_one_line(folder_network, arguments, text):
     with pytest.raises(UserError) as caught:
         Segmenter(**{"checkpoint": folder_network, "device": "cpu"} | arguments)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_foreign_weights_are_counted_and_own_ones_are_not(tmp_path, images, capsys):
-    """A checkpoint of train.py says epochs; the counts are those of the entries."""
+def test_entries_are_counted_for_weights_of_other_origin(tmp_path, images, capsys):
+    """The config of a checkpoint of train.py has `epochs`, and it prints nothing."""
     own = write_network(tmp_path / "own.pth", ("a", "b", "c"), epochs=1)
     foreign = write_network(tmp_path / "foreign.pth", ("a", "b", "c"))
     assert predict.main(command(own, tmp_path / "out", images / "plain.png")) == 0
     assert "loaded" not in capsys.readouterr().out
     assert predict.main(command(foreign, tmp_path / "out", images / "plain.png")) == 0
     count = len(torch.load(foreign)["state_dict"])
-    said = capsys.readouterr()
-    assert f"weights {foreign}: own weights: {count} loaded, 0 missing, 0 unexpected, 0 mismatched\n" in said.out
-    assert "never trained" not in said.err
+    output = capsys.readouterr()
+    assert f"weights {foreign}: own weights: {count} loaded, 0 missing, 0 unexpected, 0 mismatched\n" in output.out
+    assert "never trained" not in output.err
 
 
-def test_partial_weights_are_taken_only_where_that_is_said(tmp_path, images, capsys):
+def test_partial_weights_need_their_flag(tmp_path, images, capsys):
     network = write_network(tmp_path / "n.pth", ("a", "b", "c"), epochs=1)
     state = torch.load(network)
     del state["state_dict"]["decoder.classifier.bias"]
@@ -301,7 +295,7 @@ def test_partial_weights_are_taken_only_where_that_is_said(tmp_path, images, cap
     assert "loaded, 1 missing, 0 unexpected" in capsys.readouterr().out
 
 
-def test_a_head_that_was_never_trained_is_said_aloud(tmp_path, images, capsys):
+def test_a_head_without_trained_weights_gives_a_note(tmp_path, images, capsys):
     network = write_network(tmp_path / "n.pth", ("a", "b", "c"))
     untrained = ["decoder.classifier.weight", "decoder.classifier.bias"]
     torch.save(torch.load(network) | {"untrained": untrained}, network)
