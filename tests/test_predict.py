@@ -7,7 +7,8 @@ from PIL import Image
 from sample_data import write_network
 
 import predict
-from dataloaders import build_dataset
+from dataloaders import build_dataset, class_names
+from modeling.pretrained.loaded_model import load_model
 from predict import Segmenter
 from utils.errors import UserError
 from utils.inference import Predictor
@@ -171,9 +172,9 @@ def test_broken_images_are_reported_at_the_end_and_the_others_labeled(folder_net
     }
 
 
-def test_equal_names_do_not_overwrite_each_other(folder_network, images, tmp_path):
-    (images / "deeper").mkdir()
-    for name in ("plain.png", "deeper/plain.png", "deeper/plain.bmp"):
+def test_images_of_one_name_get_different_label_files(folder_network, images, tmp_path):
+    (images / "below").mkdir()
+    for name in ("plain.png", "below/plain.png", "below/plain.bmp"):
         Image.new("RGB", (20, 20)).save(images / name)
     out = tmp_path / "out"
     pattern = str(images / "**" / "plain.*")
@@ -182,7 +183,7 @@ def test_equal_names_do_not_overwrite_each_other(folder_network, images, tmp_pat
     assert len(found) == 3 and {"plain.png", "plain.png.png"} < found
 
 
-def test_a_picture_that_is_named_as_an_output_gets_another_name(tmp_path):
+def test_output_names_of_different_images_do_not_collide(tmp_path):
     files = [tmp_path / name for name in ("x.jpg", "x_overlay.jpg", "x_scores.jpg")]
     targets = predict.name_outputs(files, tmp_path / "out")
     written = [file.name for target in targets.values() for file in predict.outputs(target)]
@@ -223,6 +224,9 @@ def test_class_names_are_those_of_the_dataset_where_weights_have_none(folder_roo
     assert predict.main([*bare, *shape, *names]) == 0
     network = {"backbone": "mobilenet", "head": "lite", "width": 0.25}
     assert Segmenter(tmp_path / "bare.pth", network=network).classes == ("class 0", "class 1", "class 2")
+    classes, palette = class_names("folder", str(folder_root))
+    loaded = load_model(tmp_path / "bare.pth", network=network, names=(classes, palette))
+    assert loaded.classes == Segmenter(loaded, "cpu").classes == ("ground", "wall", "sky")
 
 
 def test_the_overlay_shows_classes_lines_and_legend(folder_network, images):
