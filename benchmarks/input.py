@@ -27,7 +27,7 @@ SIZE = (640, 480)
 
 def write_voc(root: Path, count: int) -> None:
     """Write `count` images in VOC's layout: 640x480 with noise, JPEG at quality 90, labels with VOC's palette."""
-    demo, random = Demo("train"), np.random.default_rng(0)
+    demo, random = Demo(Path(), "train"), np.random.default_rng(0)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     for index in range(count):

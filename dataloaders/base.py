@@ -30,8 +30,8 @@ class SegmentationDataset(ABC):
       The functions of dataloaders/checks/layout.py do this.
     - `image_path` and `label_path`.
 
-    If the labels are not PNG files of class numbers, override `open_label`. If they are not one file for each image,
-    also set `has_label_files = False` and override `label_digest` and `describe_label`.
+    If the labels are not gray or palette PNG files of class numbers, override `open_label`. If they are not one file
+    for each image, also set `has_label_files = False` and override `label_digest` and `describe_label`.
     """
 
     name: str
@@ -71,7 +71,7 @@ class SegmentationDataset(ABC):
         return hashlib.sha256(self.label_path(index).read_bytes()).digest()
 
     def describe_label(self, index: int) -> str:
-        """The label in a message."""
+        """How messages name the label."""
         return str(self.label_path(index))
 
     def submission(self, image_id: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:

@@ -128,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
     parser.add_argument(
-        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read; 0: no others"
+        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read (0: this one)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the complete report there")
     return parser

@@ -41,6 +41,7 @@ class Cityscapes(SegmentationDataset):
             label=f"{label_folder}/{{}}{LABEL_END}",
             fix="unpack gtFine_trainvaltest.zip",
         )
+        # Without labels only the images are matched
         kept = match_files(list(images), images, labels if self.has_labels else images, names=names, report=report)
         self.ids = [name.split("/")[1] for name in kept]
         self.image_files = [images[name] for name in kept]
@@ -61,5 +62,5 @@ class Cityscapes(SegmentationDataset):
 
 
 def files_by_city_and_id(folder: Path, end: str) -> dict[str, Path]:
-    """ "<city>/<id>" -> file, for the files whose names end in `end`, sorted."""
+    """<city>/<id> -> file, sorted, for the files whose names end in `end`."""
     return {f"{path.parent.name}/{path.name.removesuffix(end)}": path for path in sorted(folder.glob(f"*/*{end}"))}

@@ -40,12 +40,13 @@ class COCO(SegmentationDataset):
             note = f"{self.annotation_file}: {num_short} polygons of fewer than {MIN_NUMBERS} numbers are left out"
             self.notes = [note]
             print_main(note)
-        # COCO's numbers of the images; `ids` are the names of their files
+        # COCO's integers; `ids` are the names of the files
         self.image_ids = self.training_ids() if split == "train" else sorted(self.images)
         self.leave_out_missing(report)
         self.ids = [Path(self.file_name(image_id)).stem for image_id in self.image_ids]
 
     def training_ids(self) -> list[int]:
+        """As `ids_with_enough_pixels`, computed once. Raises UserError if there is none."""
         name = f"coco-{self.digest[:32]}-over-{MIN_PIXELS}-pixels"
         image_ids = cached(name, self.ids_with_enough_pixels)
         if not image_ids:
@@ -56,16 +57,16 @@ class COCO(SegmentationDataset):
         return image_ids
 
     def ids_with_enough_pixels(self) -> list[int]:
-        """COCO's numbers of the images with more than MIN_PIXELS pixels of VOC's 20 classes."""
+        """COCO's ids of the images with more than MIN_PIXELS pixels of VOC's 20 classes. Draws all labels."""
         image_ids, title = sorted(self.images), "choosing COCO images (once)"
         with progress(title, 0, len(image_ids), iterable=image_ids, unit="image") as bar:
             return [image_id for image_id in bar if np.isin(self.draw(image_id), range(1, 21)).sum() > MIN_PIXELS]
 
     def leave_out_missing(self, report: Report) -> None:
         """Report and leave out images without a file."""
-        files = {path.name for path in self.image_folder.iterdir()}  # one listing instead of 118,287 questions
+        files = {path.name for path in self.image_folder.iterdir()}  # one listing is faster than 118,287 times exists()
         kept = [image_id for image_id in self.image_ids if Path(self.file_name(image_id)).name in files]
-        missing = [self.image_folder / self.file_name(number) for number in sorted({*self.image_ids} - {*kept})]
+        missing = [self.image_folder / self.file_name(image_id) for image_id in sorted({*self.image_ids} - {*kept})]
         report([f"{path} is missing, but {self.annotation_file} lists it: unpack the images again" for path in missing])
         self.image_ids = kept
 

@@ -112,7 +112,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(monkeypatch, tm
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "file" / "cache"))
     assert cached("name-digest", lambda: (1,)) == [1]
-    assert re.match(r"note: cannot write into .*file/cache .*set DEEPLAB_CACHE", capsys.readouterr().out)
+    assert re.match(r"note: cannot write .*file/cache .*set DEEPLAB_CACHE", capsys.readouterr().out)
 
 
 def test_cached_values_are_computed_once():

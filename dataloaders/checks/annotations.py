@@ -107,7 +107,7 @@ def outline_problem(outline: object, height: int, width: int) -> str | None:
 
 def polygons_problem(outline: list[list]) -> str | None:
     polygons, _ = remove_short_polygons(outline)
-    numbers = [number for polygon in polygons for number in polygon]
+    numbers = (number for polygon in polygons for number in polygon)
     if not all(type(number) in (int, float) and abs(number) < MAX_COORDINATE for number in numbers):
         return "holds values that are not coordinates in pixels"
     return "has an odd number of coordinates" if any(len(polygon) % 2 for polygon in polygons) else None

@@ -42,7 +42,7 @@ def hint(path: Path, dataset: str) -> str:
 
 
 def layout_of(root: Path) -> str | None:
-    """The dataset that has folders as those in `root`."""
+    """The dataset whose folders are in `root`."""
     if (root / "leftImg8bit").is_dir():
         return "cityscapes"
     if any((root / "annotations").glob("instances_*.json")):

@@ -52,7 +52,7 @@ def scan(title: str, dataset: SegmentationDataset, *, workers: int, headers_only
         batch_size=None,
         num_workers=workers,
         worker_init_fn=init_worker,
-        collate_fn=unchanged,
+        collate_fn=unchanged,  # the default visits each of the 256 counts
         generator=torch.Generator(),  # a draw from the global one would change the initial weights
     )
     with progress(title, 0, len(dataset), iterable=loader, unit="image") as bar:
@@ -77,7 +77,7 @@ def check_labels(dataset: SegmentationDataset, *, workers: int, skip_broken: boo
 
 
 def find_problem(dataset: SegmentationDataset, workers: int, skip_broken: bool) -> str | None:
-    """Message of the first problem and the number of the others; None if there are none."""
+    """One line with the first problem and the number of the others; None if there are none."""
 
     def check_all() -> int:
         num_workers = workers if len(dataset) >= MIN_IMAGES_FOR_WORKERS else 0
