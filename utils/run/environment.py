@@ -15,7 +15,7 @@ def describe_environment() -> dict:
     return {
         "versions": {
             "python": platform.python_version(),
-            "torch": str(torch.__version__),  # a TorchVersion, which torch.load(weights_only=True) would refuse
+            "torch": str(torch.__version__),  # a TorchVersion, which loading with `weights_only` refuses
             "torchvision": torchvision.__version__,
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,
