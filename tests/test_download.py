@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from test_weights import tensorflow_variables, write_tf_checkpoint
+from tensorflow_data import tensorflow_variables, write_tf_checkpoint
 
 import train
 from modeling import BACKBONES, build_model

@@ -1,18 +1,20 @@
-"""Weights of every format: what loads is counted, what does not fit is said, what they expect travels along."""
+"""Weights of every format: names, layouts, reports, and the preprocessing that belongs to them."""
 
 import re
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from tensorflow_data import tensorflow_variables, write_tf_checkpoint
+from torch import nn
 
 import evaluate
 import train
-from modeling import build_model, cost
+from modeling import build_model
 from modeling import weights as weights_command
+from modeling.layers import SameConv2d, pad_strided_convolutions
 from modeling.pretrained import zoo
 from modeling.pretrained.names import translate
 from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
@@ -37,7 +39,7 @@ def test_a_classifier_fills_the_backbone(classifier_file, capsys):
     assert "0 missing" in capsys.readouterr().out
 
 
-def test_a_whole_network_takes_a_backbone_file(classifier_file):
+def test_backbone_weights_leave_the_head_as_it_is(classifier_file):
     model = build_model("mobilenet", 3)
     head = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("backbone.")}
     report = load_weights(model, classifier_file)
@@ -46,7 +48,7 @@ def test_a_whole_network_takes_a_backbone_file(classifier_file):
     assert all(torch.equal(model.state_dict()[name], value) for name, value in head.items())
 
 
-def test_our_own_checkpoint_fills_a_backbone(tmp_path):
+def test_a_checkpoint_of_a_network_fills_a_backbone(tmp_path):
     source = build_model("drn22", 3)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "own.pth")
     model = build_model("drn22", 9, backbone_weights=str(tmp_path / "own.pth"))
@@ -54,12 +56,12 @@ def test_our_own_checkpoint_fills_a_backbone(tmp_path):
     assert not torch.equal(model.aspp.project[0].weight, source.aspp.project[0].weight)
 
 
-def test_weights_of_another_network_are_refused(classifier_file):
+def test_backbone_weights_of_another_network_are_refused(classifier_file):
     with pytest.raises(UserError, match=r"does not fill the drn22 backbone .*missing.*`backbone_weights` none"):
         build_model("drn22", 3, backbone_weights=classifier_file)
 
 
-def test_shapes_that_differ_are_listed(classifier_file):
+def test_entries_that_do_not_fit_are_listed(classifier_file):
     entries = torch.load(classifier_file)
     entries["features.0.0.weight"] = torch.zeros(16, 3, 3, 3)
     entries["extra"] = torch.zeros(1)
@@ -68,103 +70,14 @@ def test_shapes_that_differ_are_listed(classifier_file):
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 cut short"])
-def test_a_broken_file_is_one_line(tmp_path, content):
+def test_a_broken_file_is_named_in_one_line(tmp_path, content):
     (tmp_path / "broken.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"broken\.pth cannot be read") as caught:
         build_model("mobilenet", 3, backbone_weights=str(tmp_path / "broken.pth"))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_missing_file_is_said():
-    with pytest.raises(UserError, match=r"no file /nowhere/w\.pth"):
-        build_model("mobilenet", 3, backbone_weights="/nowhere/w.pth")
-
-
-def test_imagenet_weights_come_from_the_cache(monkeypatch, tmp_path):
-    """torchvision's own names and file, without a download."""
-    weights = torchvision.models.MobileNet_V2_Weights.DEFAULT
-    (tmp_path / "checkpoints").mkdir()
-    state = torchvision.models.mobilenet_v2(weights=None).state_dict()
-    torch.save(state, tmp_path / "checkpoints" / weights.url.split("/")[-1])
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    model = build_model("mobilenet", 3, backbone_weights="imagenet")
-    assert torch.equal(model.backbone.features[0][0].weight, state["features.0.0.weight"])
-
-
-# What travels with weights
-
-
-def tensorflow_variables(model) -> dict[str, np.ndarray]:
-    """A TensorFlow checkpoint's variables with the values of `model`, by turning the rule of names around."""
-    values = model.state_dict()
-    wanted = {name: None for name in values if not name.endswith("num_batches_tracked")}
-    stems = ["MobilenetV2/Conv", "image_pooling", "aspp0", "concat_projection"]
-    for block in range(17):
-        scope = f"MobilenetV2/expanded_conv{f'_{block}' if block else ''}"
-        stems += [f"{scope}/{part}" for part in ("expand", "depthwise", "project")[block == 0 :]]
-    leaves = [f"BatchNorm/{leaf}" for leaf in ("gamma", "beta", "moving_mean", "moving_variance")]
-    variables = {}
-    for stem in stems:
-        kernel = "depthwise_weights" if stem.endswith("depthwise") else "weights"
-        for leaf in (kernel, *leaves):
-            value = values[tensorflow_name(f"{stem}/{leaf}")]
-            order = {"depthwise_weights": (2, 3, 0, 1), "weights": (2, 3, 1, 0)}.get(leaf)
-            variables[f"{stem}/{leaf}"] = (value.permute(order) if order else value).numpy()
-            wanted.pop(tensorflow_name(f"{stem}/{leaf}"))
-    variables["logits/semantic/weights"] = values["decoder.classifier.weight"].permute(2, 3, 1, 0).numpy()
-    variables["logits/semantic/biases"] = values["decoder.classifier.bias"].numpy()
-    assert set(wanted) == {"decoder.classifier.weight", "decoder.classifier.bias"}
-    return variables
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number > 127:
-        out, number = out + bytes([number & 127 | 128]), number >> 7
-    return out + bytes([number])
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def table_block(rows: list[tuple[bytes, bytes]]) -> bytes:
-    """A LevelDB block with shared beginnings and one restart point."""
-    body, last = b"", b""
-    for key, value in rows:
-        shared = next((n for n, (a, b) in enumerate(zip(key, last, strict=False)) if a != b), min(len(key), len(last)))
-        body += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        last = key
-    return body + struct.pack("<II", 0, 1)
-
-
-def write_tf_checkpoint(prefix: Path, variables: dict[str, np.ndarray], shards: int = 1) -> Path:
-    """An independent writer of TensorFlow's tensor bundles, in small blocks."""
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    data, rows = [b""] * shards, [(b"", field(1, shards))]
-    for number, name in enumerate(sorted(variables)):
-        value, shard = np.asarray(variables[name]), number % shards
-        dims = b"".join(field(2, field(1, side)) for side in value.shape)
-        entry = field(1, 9 if value.dtype == np.int64 else 1) + field(2, dims)
-        entry += (field(3, shard) if shard else b"") + (field(4, len(data[shard])) if data[shard] else b"")
-        rows.append((name.encode(), entry + field(5, value.nbytes)))
-        data[shard] += np.ascontiguousarray(value).tobytes()
-    for shard, content in enumerate(data):
-        Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}").write_bytes(content)
-    out, index = b"", []
-    for start in range(0, len(rows), 7):
-        block = table_block(rows[start : start + 7])
-        index.append((rows[min(start + 6, len(rows) - 1)][0], varint(len(out)) + varint(len(block))))
-        out += block + b"\0" + b"crc."
-    places = []
-    for block in (table_block([]), table_block(index)):
-        places.append(varint(len(out)) + varint(len(block)))
-        out += block + b"\0" + b"crc."
-    footer = b"".join(places)
-    Path(f"{prefix}.index").write_bytes(out + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db"))
-    return prefix
+# TensorFlow checkpoints, and the preprocessing of weights
 
 
 @pytest.fixture
@@ -202,17 +115,17 @@ def test_a_tensorflow_checkpoint_is_found_by_any_of_its_names(tf_checkpoint, mon
     assert find_prefix(prefix.parent.parent) is None
 
 
-@pytest.mark.parametrize("harm", ["index cut", "index empty", "data cut", "data gone", "noise"])
-def test_a_broken_tensorflow_checkpoint_is_one_line(tf_checkpoint, harm):
+@pytest.mark.parametrize("damage", ["index cut", "index empty", "data cut", "data missing", "noise"])
+def test_a_broken_tensorflow_checkpoint_is_named_in_one_line(tf_checkpoint, damage):
     prefix, _ = tf_checkpoint
     index, data = Path(f"{prefix}.index"), Path(f"{prefix}.data-00001-of-00002")
-    if harm == "index cut":
+    if damage == "index cut":
         index.write_bytes(index.read_bytes()[:-500])
-    elif harm == "index empty":
+    elif damage == "index empty":
         index.write_bytes(b"")
-    elif harm == "data cut":
+    elif damage == "data cut":
         data.write_bytes(data.read_bytes()[:-4])
-    elif harm == "data gone":
+    elif damage == "data missing":
         data.unlink()
     else:
         index.write_bytes(bytes(range(256)) * 20 + index.read_bytes()[-48:])
@@ -221,8 +134,8 @@ def test_a_broken_tensorflow_checkpoint_is_one_line(tf_checkpoint, harm):
     assert str(prefix) in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_what_weights_expect_is_set_and_saved(tf_checkpoint, tmp_path, capsys):
-    """Normalization, epsilon and padding: set by load_weights, in the converted file, and in what is built from it."""
+def test_preprocessing_of_weights_is_set_converted_and_loaded(tf_checkpoint, tmp_path, capsys):
+    """Mean, std, epsilon and padding: set by load_weights, stored in the converted file, and set again from it."""
     prefix, _ = tf_checkpoint
     model = build_model("mobilenet", 3, head="lite", width=0.25)
     before = model.preprocessing
@@ -254,26 +167,63 @@ def torchvision_mobilenet(width: float) -> dict:
     return {name: torch.zeros_like(value) for name, value in backbone.state_dict().items()}
 
 
-def test_padding_matters_on_even_sides_alone():
-    torch.manual_seed(0)
+def strided_convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    return [conv for conv in convolutions if conv.stride != (1, 1) and conv.kernel_size != (1, 1)]
+
+
+@torch.no_grad()
+def test_epsilon_and_padding_are_set_in_a_backbone_alone(tf_checkpoint):
+    prefix, _ = tf_checkpoint
+    model = build_model("mobilenet", 3, head="lite", width=0.25)
+    backbone = build_model("mobilenet", 3, head="lite", width=0.25).backbone
+    load_weights(model, prefix)
+    report = load_weights(backbone, prefix)
+    assert not report.missing and not report.mismatched
+    assert all(not name.startswith("backbone.") for name in report.unexpected) and report.unexpected
+    norms = [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert {layer.eps for layer in norms} == {1e-3}
+    strided = strided_convolutions(backbone)
+    assert len(strided) == 4 and all(type(conv) is SameConv2d for conv in strided)  # 4 at output stride 16
+    image = torch.randn(1, 3, 64, 64)
+    for ours, expected in zip(backbone.eval()(image), model.eval().backbone(image), strict=True):
+        assert torch.equal(ours, expected)
+    assert not load_weights(backbone, torchvision_mobilenet(width=0.25)).faults()
+    assert {layer.eps for layer in norms} == {1e-5}
+    assert all(type(conv) is nn.Conv2d for conv in strided_convolutions(backbone))
+
+
+@torch.no_grad()
+def test_a_checkpoint_sets_epsilon_and_padding_of_a_backbone_alone():
+    model = build_model("mobilenet", 3, head="lite", width=0.25)
+    model.configure(epsilon={"backbone": 1e-2, "aspp": 1e-4}, padding="same")
+    backbone = build_model("mobilenet", 3, width=0.25).backbone
+    load_weights(backbone, {"state_dict": model.state_dict()} | model.preprocessing)
+    image = torch.randn(1, 3, 64, 64)
+    for ours, expected in zip(backbone.eval()(image), model.eval().backbone(image), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_padding_changes_the_output_on_even_sides_only():
     model = build_model("mobilenet", 2, head="lite", width=0.25).eval()
+    parameters = dict(model.named_parameters())
     for side, is_equal in ((65, True), (64, False)):
         image = torch.randn(1, 3, side, side)
         symmetric = model(image)
-        model.expect(padding="same")
+        model.configure(padding="same")
         assert torch.allclose(model(image), symmetric, atol=1e-6) is is_equal
-        model.expect(padding="symmetric")
+        model.configure(padding="symmetric")
         assert torch.equal(model(image), symmetric)
+    assert all(parameters[name] is parameter for name, parameter in model.named_parameters())
 
 
 def test_same_padding_is_tensorflows_rule():
-    """Outputs are ceil(side / stride); the first window begins at 0 on even sides, at -1 on odd ones."""
-    from modeling.layers import pad_strided_convolutions
-
-    conv = torch.nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False)
+    """The output has ceil(side / stride) rows; the first window begins at 0 on even sides, at -1 on odd ones."""
+    conv = nn.Conv2d(1, 1, 3, stride=2, padding=1, bias=False)
     conv.requires_grad_(False)
     conv.weight.copy_(torch.arange(9.0).view(1, 1, 3, 3))
-    pad_strided_convolutions(conv, "same")
+    layers = nn.Sequential(conv)
+    pad_strided_convolutions(layers, "same")
     for side in (6, 7):
         image = torch.randn(1, 1, side, side)
         first = -(side % 2)
@@ -281,13 +231,13 @@ def test_same_padding_is_tensorflows_rule():
         padded[1 : side + 1, 1 : side + 1] = image[0, 0]
         starts = [first + 1 + 2 * n for n in range(-(-side // 2))]
         expected = [[float((padded[y : y + 3, x : x + 3] * conv.weight[0, 0]).sum()) for x in starts] for y in starts]
-        assert torch.allclose(conv(image)[0, 0], torch.tensor(expected), atol=1e-5)
+        assert torch.allclose(layers(image)[0, 0], torch.tensor(expected), atol=1e-5)
 
 
-# The formats by their names
+# Names and values of the formats
 
 
-def test_slots_and_step_are_left_out_and_strangers_are_shown():
+def test_training_variables_are_left_out_and_unknown_names_kept():
     variables = {
         "global_step": np.int64(1), "aspp0/weights": np.zeros((1, 1, 8, 4), np.float32),
         "aspp0/weights/Momentum": np.zeros((1, 1, 8, 4), np.float32), "dpc/weights": np.zeros(3, np.float32),
@@ -320,18 +270,18 @@ def test_slots_and_step_are_left_out_and_strangers_are_shown():
         ("something/else/weights", "something/else/weights"),
     ],
 )  # fmt: skip
-def test_names_of_the_official_graph(theirs, ours):
+def test_names_of_the_official_graph_are_translated(theirs, ours):
     assert tensorflow_name(theirs) == ours
 
 
-def test_a_prefix_of_parallel_training_is_taken_off():
+def test_the_prefix_of_data_parallel_is_removed():
     model = build_model("mobilenet", 2, head="lite", width=0.25)
     report = load_weights(model, {f"module.{name}": value for name, value in model.state_dict().items()})
     assert not report.faults()
 
 
 @pytest.mark.filterwarnings("error")
-def test_arrays_of_any_order_and_rights_are_copied():
+def test_arrays_of_any_byte_order_and_stride_are_copied():
     model, other = (build_model("mobilenet", 2, head="lite", width=0.25) for _ in range(2))
     arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     name = "backbone.features.0.0.weight"
@@ -343,7 +293,7 @@ def test_arrays_of_any_order_and_rights_are_copied():
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in other.state_dict().items())
 
 
-def test_the_averaged_weights_of_a_checkpoint_come_first():
+def test_averaged_weights_of_a_checkpoint_are_preferred():
     model = build_model("mobilenet", 2, head="lite", width=0.25)
     zeros = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
     load_weights(model, {"state_dict": model.state_dict(), "ema_state_dict": zeros})
@@ -351,12 +301,12 @@ def test_the_averaged_weights_of_a_checkpoint_come_first():
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, {"a": 1}, {"state_dict": [1]}, {"a": "text"}])
-def test_what_holds_no_weights_is_refused(content):
+def test_content_without_weights_is_refused(content):
     with pytest.raises(UserError, match="no weights in it"):
         load_weights(build_model("mobilenet", 2, width=0.25), content)
 
 
-def test_the_known_mobilenet_and_xception_are_refused():
+def test_jfzhang95s_mobilenet_and_xception_are_refused():
     for name in ("backbone.low_level_features.0.0.weight", "backbone.block20.rep.0.weight"):
         with pytest.raises(UserError, match=r"pads before its expansion .* train from `backbone_weights`"):
             translate({name: torch.zeros(1)})
@@ -365,12 +315,13 @@ def test_the_known_mobilenet_and_xception_are_refused():
 # The commands
 
 
-def test_weights_that_do_not_fill_are_refused_unless_partial(tmp_path, classifier_file, capsys):
+def test_weights_that_do_not_fill_the_backbone_need_partial_weights(tmp_path, classifier_file, capsys):
     entries = torch.load(classifier_file)
     del entries["features.3.conv.2.weight"]
-    torch.save(entries, tmp_path / "holes.pth")
-    flags = ["--dataset", "demo", "--backbone-weights", str(tmp_path / "holes.pth"), "--run-dir", str(tmp_path / "run"),
-             "--max-steps", "1", "--no-val", "--workers", "0", "--batch-size", "2", "--crop-size", "33"]  # fmt: skip
+    weights = str(tmp_path / "partial.pth")
+    torch.save(entries, weights)
+    flags = ["--dataset", "demo", "--backbone-weights", weights, "--run-dir", str(tmp_path / "run"), "--max-steps",
+             "1", "--no-val", "--workers", "0", "--batch-size", "2", "--crop-size", "33"]  # fmt: skip
     assert train.main(flags) == 2
     assert re.search(r"does not fill the mobilenet backbone .*1 missing.*--partial-weights", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
@@ -378,8 +329,8 @@ def test_weights_that_do_not_fill_are_refused_unless_partial(tmp_path, classifie
     assert "1 missing" in capsys.readouterr().out
 
 
-def test_foreign_weights_train_on_and_keep_what_they_expect(tf_checkpoint, tmp_path, capsys):
-    """--ft from a TensorFlow folder; other classes, so the classifier stays; then evaluate and resume."""
+def test_training_keeps_the_preprocessing_of_its_initial_weights(tf_checkpoint, tmp_path, capsys):
+    """--ft from a TensorFlow folder with other classes, so the classifier stays; then resume and evaluate."""
     prefix, _ = tf_checkpoint
     flags = ["--dataset", "demo", *MOBILENET, "--width", "0.25", "--run-dir", str(tmp_path / "run"),
              "--workers", "0", "--batch-size", "2", "--crop-size", "33", "--epochs", "1", "--no-val"]  # fmt: skip
@@ -395,7 +346,7 @@ def test_foreign_weights_train_on_and_keep_what_they_expect(tf_checkpoint, tmp_p
     assert evaluate.main(["--checkpoint", str(checkpoint), "--workers", "0"]) == 0
 
 
-def test_evaluate_asks_what_weights_without_settings_are_of(tf_checkpoint, folder_root, capsys):
+def test_evaluate_needs_a_description_of_weights_without_config(tf_checkpoint, folder_root, capsys):
     prefix, _ = tf_checkpoint
     data = ["--dataset", "folder", "--data-root", str(folder_root), "--workers", "0"]
     command = ["--checkpoint", str(prefix), *data]
@@ -407,14 +358,14 @@ def test_evaluate_asks_what_weights_without_settings_are_of(tf_checkpoint, folde
     assert "mIoU" in capsys.readouterr().out
 
 
-def test_convert_reports_and_refuses(tf_checkpoint, classifier_file, tmp_path, capsys):
+def test_converting_reports_what_does_not_fit(tf_checkpoint, classifier_file, tmp_path, capsys):
     prefix, _ = tf_checkpoint
     out = tmp_path / "out.pth"
     assert (
         weights_command.main([str(prefix), *MOBILENET, "--num-classes", "5", "--width", "0.25", "--out", str(out)]) == 2
     )
-    said = capsys.readouterr()
-    assert "mismatched decoder.classifier.weight" in said.out and "does not fill the network" in said.err
+    output = capsys.readouterr()
+    assert "mismatched decoder.classifier.weight" in output.out and "does not fill the network" in output.err
     assert weights_command.main([classifier_file, *MOBILENET, "--out", str(out)]) == 2
     assert "give --num-classes" in capsys.readouterr().err
     assert not out.exists()
@@ -424,39 +375,20 @@ def test_convert_reports_and_refuses(tf_checkpoint, classifier_file, tmp_path, c
     assert all(name.startswith(("aspp.", "decoder.")) for name in converted["untrained"]) and converted["untrained"]
 
 
-@pytest.mark.parametrize(
-    ("main", "flags", "said"),
-    [
-        (weights_command.main, ["x", "--out", "y", "--backbone", "vgg"], "--backbone: invalid choice: 'vgg'"),
-        (weights_command.main, ["x", "--out", "y", *MOBILENET, "--num-classes", "0"], "--num-classes: '0' is not"),
-        (cost.main, ["--width", "0"], "--width: '0' is not a number above 0"),
-    ],
-)
-def test_a_wrong_flag_is_one_line(capsys, main, flags, said):
-    with pytest.raises(SystemExit, match="2"):
-        main(flags)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: argument {said}")
+# Weights by name
 
 
-def test_flags_that_contradict_a_checkpoint_are_refused(tmp_path, tf_checkpoint, capsys):
-    prefix, _ = tf_checkpoint
-    out = str(tmp_path / "own.pth")
-    assert weights_command.main([str(prefix), *MOBILENET, "--width", "0.25", "--out", out]) == 0
-    assert evaluate.main(["--checkpoint", out, "--dataset", "demo", "--backbone", "resnet"]) == 2
-    assert "--backbone resnet contradicts" in capsys.readouterr().err
+@pytest.mark.parametrize("name", zoo.SEGMENTATION)
+def test_a_released_network_can_be_built(name):
+    released = zoo.SEGMENTATION[name]
+    with torch.device("meta"):
+        model = released.architecture.build().eval()
+    assert model.num_classes == released.architecture.num_classes in (19, 21, 151)
+    assert model(torch.empty(1, 3, 65, 65, device="meta")).shape == (1, model.num_classes, 65, 65)
+    assert re.fullmatch(r"http://download\.tensorflow\.org/models/deeplabv3_\w+\.tar\.gz", released.url)
 
 
-# By name
-
-
-def test_every_released_network_can_be_built():
-    for name, released in zoo.SEGMENTATION.items():
-        with torch.device("meta"):
-            model = build_model(num_classes=released.num_classes, **released.network)
-        assert model.num_classes == released.num_classes, name
-
-
-def test_an_unknown_name_is_said_with_the_choices(capsys):
-    assert evaluate.main(["--weights-from", "resnet_secret", "--dataset", "demo"]) == 2
-    assert "--weights-from resnet_secret: unknown; choose one of mobilenetv2_dm05" in capsys.readouterr().err
+def test_the_documents_list_every_name():
+    text = (Path(__file__).parents[1] / "docs/weights.md").read_text()
+    for name in (*zoo.SEGMENTATION, *zoo.BACKBONE_WEIGHTS):
+        assert f"`{name}`" in text, name
