@@ -14,7 +14,7 @@ from torch import nn
 from utils.errors import RunFailed, UserError
 from utils.run.files import write_atomically
 
-# Of all other types, these alone are allowed: jfzhang95's released files hold NumPy scalars
+# Allowed besides tensors and plain values: the released files of jfzhang95 hold NumPy scalars
 NUMPY_SCALARS = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),

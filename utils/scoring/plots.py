@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 DPI = 120
 
 
-def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, whole: float | None) -> None:
-    """Plot mIoU (0..1) against the width of the band in pixels; a dashed line shows that of `whole` images."""
+def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, whole_miou: float | None) -> None:
+    """Plot mIoU (0..1) against the width of the band in pixels; a dashed line shows `whole_miou`, that of whole images."""
     points = [(int(width), 100 * value) for width, value in miou.items() if value is not None]
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(*zip(*points, strict=True) if points else ([], []), "o-", color="C0", label="within the band")
-    if whole is not None:
-        axes.axhline(100 * whole, color="0.5", linestyle="--", label="whole images")
+    if whole_miou is not None:
+        axes.axhline(100 * whole_miou, color="0.5", linestyle="--", label="whole images")
     axes.set_xscale("log", base=2)
     axes.set_xticks([int(width) for width in miou], labels=list(miou))
     axes.minorticks_off()

@@ -58,7 +58,7 @@ def write_results(
             "confusion.png": lambda path: plot_confusion(path, counts.numpy(), classes),
         } | files
         if trimap := scores.get("trimap"):
-            files["trimap.png"] = lambda path: plot_trimap(path, **trimap, whole=scores["miou"])
+            files["trimap.png"] = lambda path: plot_trimap(path, **trimap, whole_miou=scores["miou"])
     with writing(out, "give another `out`"):
         out.mkdir(parents=True, exist_ok=True)
         for name, write in files.items():
