@@ -10,7 +10,7 @@ DPI = 120
 
 
 def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, whole_miou: float | None) -> None:
-    """Plot mIoU (0..1) against the width of the band in pixels; a dashed line shows `whole_miou`, that of whole images."""
+    """Plot mIoU (0..1) against the width of the band in pixels; `whole_miou`, of whole images, is a dashed line."""
     points = [(int(width), 100 * value) for width, value in miou.items() if value is not None]
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.add_subplot()
