@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,23 +18,30 @@ from utils.palettes import Palette, palette_image
 __all__ = ["IGNORE_INDEX", "SegmentationDataset"]
 
 
-class SegmentationDataset(ABC):
-    """A split of a dataset. A subclass is built by `Class(root, split, report=report)` and must have:
+class SegmentationDataset:
+    """A split of a dataset, built by `Class(root, split, report=report)`.
 
-    - `name`, its key in the table of dataloaders/__init__.py; `classes`, 2 to 254 names; `palette`, the RGB color of
-      each class. They are class attributes, or `__init__` sets them and `class_names` is overridden.
-    - `ids`, which `__init__` sets: for each image its id, which names the files of its results. `root` is a Path,
-      `split` is "train", "val" or another name; raise UserError for one that does not exist. Pass missing files as a
-      list of messages to `report`: it raises UserError with the first, or returns; then leave these images out.
-      The functions of dataloaders/checks/layout.py do this.
-    - `image_path` and `label_path`.
+    A subclass sets
 
-    If the labels are not gray or palette PNG files of class numbers, override `open_label`. If they are not one file
-    for each image, also set `has_label_files = False` and override `label_digest` and `describe_label`.
+    - `name`, its key in the table of dataloaders/__init__.py,
+    - `classes`, 2 to 254 names in the order of the class numbers, and `palette`, the RGB color of each (if they are not
+      attributes of the class, override `class_names` too),
+    - `ids`, for each image the id that names the files of its results,
+    - `image_files` and `label_files`, in the order of `ids` (or override `image_path` and `label_path`). Images are
+      files of any format of Pillow with at most 8 bits a channel, labels gray or palette PNG files of class numbers.
+
+    `__init__` raises UserError for a `split` ("train", "val" or another) that `root`, a Path, does not have. It passes
+    messages about missing files as a list to `report`, which raises UserError with the first one or returns; then it
+    leaves these images out. The functions of dataloaders/checks/layout.py do both.
+
+    For other label files override `open_label`. For labels that are not one file each, set `has_label_files = False`
+    and override `open_label`, `label_digest` and `describe_label`.
     """
 
     name: str
-    ids: list[str]
+    ids: Sequence[str]
+    image_files: Sequence[Path]
+    label_files: Sequence[Path | None]  # None for an image without a label
     classes: tuple[str, ...]
     palette: Palette
     has_label_files = True  # one for each image: `check_labels` reads them before training
@@ -51,13 +57,11 @@ class SegmentationDataset(ABC):
     def __len__(self) -> int:
         return len(self.ids)
 
-    @abstractmethod
     def image_path(self, index: int) -> Path:
-        """Image file, in any format of Pillow with at most 8 bits a channel."""
+        return self.image_files[index]
 
-    @abstractmethod
-    def label_path(self, index: int) -> Path:
-        """Label file. Without labels it is not read."""
+    def label_path(self, index: int) -> Path | None:
+        return self.label_files[index]
 
     def open_label(self, index: int) -> Image.Image:
         """The label as stored: mode L or P, values are class numbers and 255 for pixels to ignore.

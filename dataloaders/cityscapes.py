@@ -47,12 +47,6 @@ class Cityscapes(SegmentationDataset):
         self.image_files = [images[name] for name in kept]
         self.label_files = [labels.get(name) for name in kept]
 
-    def image_path(self, index: int) -> Path:
-        return self.image_files[index]
-
-    def label_path(self, index: int) -> Path:
-        return self.label_files[index]
-
     def open_label(self, index: int) -> Image.Image:
         return open_label(self.label_path(index)).point(TRAIN_IDS)
 

@@ -1,7 +1,5 @@
 """Several datasets with label files as one."""
 
-from pathlib import Path
-
 from PIL import Image
 
 from dataloaders.base import SegmentationDataset
@@ -24,14 +22,8 @@ class MergedDataset(SegmentationDataset):
                 if image_id not in excluded:
                     sources.setdefault(image_id, (dataset, index))
         self.ids, self.sources = list(sources), list(sources.values())
-
-    def image_path(self, index: int) -> Path:
-        dataset, index = self.sources[index]
-        return dataset.image_path(index)
-
-    def label_path(self, index: int) -> Path:
-        dataset, index = self.sources[index]
-        return dataset.label_path(index)
+        self.image_files = [dataset.image_path(index) for dataset, index in self.sources]
+        self.label_files = [dataset.label_path(index) for dataset, index in self.sources]
 
     def open_label(self, index: int) -> Image.Image:
         dataset, index = self.sources[index]

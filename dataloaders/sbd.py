@@ -30,12 +30,6 @@ class SBD(SegmentationDataset):
         self.image_files = [images[image_id] for image_id in self.ids]
         self.label_files = [labels[image_id] for image_id in self.ids]
 
-    def image_path(self, index: int) -> Path:
-        return self.image_files[index]
-
-    def label_path(self, index: int) -> Path:
-        return self.label_files[index]
-
     def open_label(self, index: int) -> Image.Image:
         """Mode L, from the array GTcls.Segmentation of the MATLAB file."""
         path = self.label_path(index)

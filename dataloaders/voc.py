@@ -38,12 +38,6 @@ class VOCLayout(SegmentationDataset):
         self.image_files = [images[image_id] for image_id in self.ids]
         self.label_files = [labels.get(image_id) for image_id in self.ids]
 
-    def image_path(self, index: int) -> Path:
-        return self.image_files[index]
-
-    def label_path(self, index: int) -> Path:
-        return self.label_files[index]
-
 
 class VOC(VOCLayout):
     """Pascal VOC 2012 segmentation: 21 classes, a border of 255 around each object."""
