@@ -378,7 +378,7 @@ def test_parameters_in_backticks_are_printed_as_flags(capsys):
     assert run_command(fail("", KeyboardInterrupt)) == 130
     with pytest.raises(ZeroDivisionError):  # a fault of ours keeps its traceback
         run_command(fail("", ZeroDivisionError))
-    assert run_command(lambda: 0) == 0 and flag("decay") == "--ema" and flag("lr") == "--lr"
+    assert run_command(lambda: 0) == 0 and flag("lr") == "--lr"
 
 
 def test_other_processes_name_their_rank(monkeypatch, capsys):

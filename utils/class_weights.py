@@ -8,7 +8,7 @@ from typing import Protocol
 from PIL import Image
 
 from utils.cache import cached
-from utils.errors import BrokenImage
+from utils.errors import BrokenImage, UserError
 from utils.progress import progress
 
 
@@ -27,7 +27,8 @@ def class_weights(dataset: LabeledDataset, *, skip_broken: bool = False) -> list
     """Weight of each class: 1 / ln(1.02 + its share of the labeled pixels) (ENet, arXiv 1606.02147, section 5.2).
 
     The pixels of the raw labels, without crop and padding, are counted once and cached by the content of the labels.
-    A label that cannot be decoded raises BrokenImage; with `skip_broken` it is left out.
+    A label that cannot be decoded raises BrokenImage; with `skip_broken` it is left out. Raises UserError if all
+    labels are 255 throughout.
     """
     digest = hashlib.sha256(f"{len(dataset.classes)} classes".encode())
     for index in range(len(dataset)):
@@ -35,6 +36,8 @@ def class_weights(dataset: LabeledDataset, *, skip_broken: bool = False) -> list
     name = f"class-pixels-{dataset.name}-{digest.hexdigest()[:32]}"
     counts = cached(name, lambda: count_pixels(dataset, skip_broken))
     total = sum(counts)
+    if not total:
+        raise UserError(f"{dataset.name}: no training label has a labeled pixel: correct the labels")
     return [1 / math.log(1.02 + count / total) for count in counts]
 
 
