@@ -194,7 +194,7 @@ class Trainer:
         """Step the optimizer with the gradients times `scale`."""
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)
+        torch._foreach_mul_(gradients, scale)  # one kernel for all; no public call does it
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:

@@ -156,7 +156,7 @@ def run(trainer: Trainer, config: dict) -> int:
         )
         return 128 + stopped_by
     if trainer.scores:
-        print_main(f"{table(trainer.scores)}\nprotocol whole, stride {trainer.model.output_stride}")
+        print_main(f"{table(trainer.scores)}\nprotocol whole, output stride {trainer.model.output_stride}")
         print_main(f"best val mIoU {100 * trainer.best_miou:.2f}; {folder.best}\nsheet {folder.sheet}")
     if trainer.recorder.broken.times:
         print_main(f"{trainer.recorder.broken}; {folder.broken}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from modeling.architecture import Architecture
+from modeling.architecture import CONFIG_KEYS, Architecture
 from modeling.deeplab import DeepLab
 from modeling.pretrained import zoo
 from modeling.pretrained.load import load_weights, number_of_classes, read_source
@@ -71,6 +71,8 @@ def load_model(
 def merge(described: Mapping, given: Mapping, source: str) -> dict:
     """Both descriptions together. Raises UserError if an argument in `given` contradicts that of the weights."""
     for name, value in given.items():
+        if name not in (*CONFIG_KEYS, "num_classes"):
+            raise UserError(f"{name!r} describes no network: give {', '.join(CONFIG_KEYS)} or num_classes")
         if name in described and described[name] != value:
             raise UserError(f"`{name}` {value} contradicts {source}, which has {described[name]}: leave it out")
     return {**described, **given}

@@ -79,6 +79,8 @@ def from_jfzhang95(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The backbone's names are the same. Image pooling is the last branch there, so the projection's input is reordered.
     """
     renamed = {jfzhang95_name(name): value for name, value in tensors.items()}
+    if not {"aspp.project.0.weight", "aspp.branches.0.0.weight"} <= renamed.keys():  # the report names them as missing
+        return renamed
     project = renamed["aspp.project.0.weight"]
     width = renamed["aspp.branches.0.0.weight"].shape[0]  # channels of a branch
     renamed["aspp.project.0.weight"] = torch.cat([project[:, -width:], project[:, :-width]], dim=1)
