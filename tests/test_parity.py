@@ -92,19 +92,19 @@ def check(model: nn.Module, file: Path, name: str, record_property) -> None:
 
 
 @pytest.mark.parametrize(("network", "suffix"), cases(slow="os8_big"))
-def test_outputs_are_the_published_ones(network, suffix, record_property):
+def test_outputs_equal_the_references(network, suffix, record_property):
     file = PARITY / f"reference_{network}_{suffix}.npz"
     check(filled_model(network, suffix), file, f"{network} {suffix}", record_property)
 
 
 @pytest.mark.parametrize(("network", "suffix"), cases(slow="xception resnet drn"))
-def test_complete_outputs_are_the_published_ones(full_set, network, suffix, record_property):
+def test_outputs_equal_the_complete_references(full_set, network, suffix, record_property):
     file = full_set / f"reference_{network.replace('jfzhang95', 'ancestor')}_{suffix}.npz"
     check(filled_model(network, suffix), file, f"{network} {suffix}", record_property)
 
 
-def test_a_real_tensorflow_checkpoint_holds_what_the_rule_says(full_set):
-    """Bit for bit, and the Momentum slots and the step that training left in it are no part of the network."""
+def test_a_checkpoint_written_by_tensorflow_gives_the_filled_weights(full_set):
+    """Bit for bit; the Momentum slots and the step in the file are not loaded."""
     model = filled_model("tf_mobilenet_v2_dm05", "os16", source=full_set / "tf_mnv2_dm05")
     expected = filled_model("tf_mobilenet_v2_dm05", "os16")
     assert all(torch.equal(model.state_dict()[name], value) for name, value in expected.state_dict().items())
@@ -112,6 +112,6 @@ def test_a_real_tensorflow_checkpoint_holds_what_the_rule_says(full_set):
     assert torch.equal(model(image), expected(image))  # epsilon and padding are the same too
 
 
-def test_the_jfzhang95_mobilenet_is_refused():
+def test_jfzhang95s_mobilenet_is_refused():
     with pytest.raises(ValueError, match="MobileNet pads before its expansion"):
         load_weights(build_model("mobilenet", 21, head="standard"), fill(manifests()["jfzhang95_mobilenet"]))

@@ -1,4 +1,4 @@
-"""The commands on real photographs and weights that lie beside the project; skipped where they do not."""
+"""The commands on real photographs and weights beside the project; skipped where these are missing."""
 
 import json
 
@@ -14,7 +14,7 @@ from utils.inference import Predictor
 from utils.run.checkpoint import read_checkpoint
 
 
-def test_sbd_union_has_no_id_of_voc_val_and_66_pictures(shared):
+def test_sbd_adds_to_voc_and_no_id_of_voc_val_trains(shared):
     voc, sbd = str(shared / "data/voc/VOC2012"), str(shared / "data/sbd")
     union = build_dataset("pascal", "train", root=voc, use_sbd=True, sbd_root=sbd)
     val = build_dataset("pascal", "val", root=voc)
@@ -29,7 +29,7 @@ def test_sbd_union_has_no_id_of_voc_val_and_66_pictures(shared):
     [("pascal", "voc", "val", 67), ("coco", "coco", "val", 80), ("cityscapes", "cityscapes", "train", 12),
      ("folder", "camvid", "val", 101)],
 )  # fmt: skip
-def test_every_picture_reads(shared, name, root, split, size):
+def test_images_and_labels_can_be_read(shared, name, root, split, size):
     data = build_dataset(name, split, root=str(shared / "data" / root))
     assert len(data) == size
     for index in range(0, size, 7):
@@ -43,7 +43,7 @@ def test_every_picture_reads(shared, name, root, split, size):
     [("pascal", "voc", []), ("pascal", "voc", ["--use-sbd"]), ("coco", "coco", []), ("cityscapes", "cityscapes", [])],
     ids=["pascal", "pascal with SBD", "coco", "cityscapes"],
 )
-def test_train_validate_resume_evaluate(shared, tmp_path, name, root, extra):
+def test_a_run_trains_resumes_and_evaluates_to_its_own_score(shared, tmp_path, name, root, extra):
     data = ["--dataset", name, "--data-root", str(shared / "data" / root)]
     flags = [*data, "--backbone", "mobilenet", "--run-dir", str(tmp_path), "--crop-size", "129", "--batch-size", "4",
              "--backbone-weights", str(shared / "weights/mobilenet_v2_keras.pth")]  # fmt: skip
@@ -60,7 +60,7 @@ def test_train_validate_resume_evaluate(shared, tmp_path, name, root, extra):
 
 @pytest.fixture
 def short_voc(shared, tmp_path):
-    """The first eight validation photographs of the VOC set."""
+    """VOC with the first eight of its validation images."""
     source, root = shared / "data/voc/VOC2012", tmp_path / "VOC2012"
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for name in ("JPEGImages", "SegmentationClass"):
@@ -71,13 +71,13 @@ def short_voc(shared, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_protocol_on_photographs_with_tensorflow_weights(shared, short_voc, tmp_path):
-    """The weights are made up, so the scores mean nothing; how they agree with each other does."""
+def test_protocols_agree_with_each_other_on_photographs(shared, short_voc, tmp_path):
+    """The weights are random, so the scores mean nothing by themselves."""
     network = {"backbone": "mobilenet", "head": "lite", "width": 0.5, "num_classes": 21}
     model = load_model(shared / "parity/tf_mnv2_dm05", network=network).model
     image, _ = build_dataset("pascal", "val", root=str(short_voc)).read(0)
     logits = Predictor(model, torch.device("cpu"))(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
-    model.decoder.classifier.bias.data -= logits.mean((0, 2, 3))  # else one class is everywhere
+    model.decoder.classifier.bias.data -= logits.mean((0, 2, 3))  # else every pixel gets the same class
     torch.save(
         {"state_dict": model.state_dict(), "config": network | {"out_stride": 16}} | model.preprocessing, tmp_path / "c"
     )
