@@ -48,7 +48,7 @@ def parameter_groups(
 
 def is_decayed(layer: nn.Module, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: to weights of convolutions except depthwise ones, not to norms and biases."""
-    is_depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+    is_depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
     return parameter.ndim > 1 and not is_depthwise
 
 

@@ -19,7 +19,8 @@ PYTORCH = {"epsilon": dict.fromkeys(("backbone", "aspp", "decoder"), 1e-5), "pad
 IMAGENET_INPUT = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 
 # Layers of classification networks that a backbone does not have: torchvision's ResNet, MobileNetV2, DRN
-CLASSIFIER = re.compile(r"(backbone\.)?(fc\.|classifier\.|features\.18\.)")
+CLASSIFIER = re.compile(r"(backbone\.)?(fc\.|classifier\.)")
+MOBILENET_CLASSIFIER = re.compile(r"(backbone\.)?(classifier\.|features\.18\.)")
 # pattern at the beginning of a name -> ours
 JFZHANG95_NAMES = [
     (r"aspp\.global_avg_pool\.([12])\.", lambda m: f"aspp.branches.0.{int(m[1]) - 1}."),
@@ -50,7 +51,9 @@ def translate(entries: Mapping) -> Weights:
     names = entries.keys()
     if any("/" in name for name in names):
         return Weights("TensorFlow", convert_variables(entries), tensorflow_preprocessing(entries))
-    tensors = {name: value for name, value in entries.items() if not CLASSIFIER.match(name)}
+    is_mobilenet = any(name.removeprefix("backbone.").startswith("features.1.conv.") for name in names)
+    classifier = MOBILENET_CLASSIFIER if is_mobilenet else CLASSIFIER
+    tensors = {name: value for name, value in entries.items() if not classifier.match(name)}
     if any(name.startswith(("backbone.low_level_features.", "backbone.block20.")) for name in names):
         raise UserError(
             "weights of jfzhang95's MobileNet or Xception: that MobileNet pads before its expansion and dilates other "

@@ -1,4 +1,4 @@
-"""Scores near borders: trimap bands (DeepLabV3+ section 4.3) and boundary IoU (Cheng et al., CVPR 2021)."""
+"""Scores near borders: trimap bands (DeepLabV3+ section 4.4) and boundary IoU (Cheng et al., CVPR 2021)."""
 
 from collections.abc import Sequence
 
