@@ -38,9 +38,12 @@ def test_a_row_without_label_is_image_and_whole_prediction():
     assert row.shape == (30, 2 * 40 + 6, 3) and (row[:, :40] == 77).all() and (row[:, 46:] == PALETTE[2]).all()
 
 
-@pytest.mark.parametrize("size", [(640, 480), (480, 2000), (900, 60), (97, 97), (30, 30), (1, 1)])
-@pytest.mark.parametrize("count", [1, 11, 150])
-def test_a_legend_takes_at_most_a_third_of_the_height(size, count):
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(1, (30, 30)), (1, (1, 1)), (11, (640, 480)), (11, (480, 2000)), (11, (900, 60)), (11, (97, 97)), (150, (640, 480)),
+     (150, (97, 97)), (150, (1, 1))],
+)  # fmt: skip
+def test_a_legend_takes_at_most_a_third_of_the_height(count, size):
     names, palette = [f"class number {number}" for number in range(count)], voc_palette(count)
     corner = corner_legend(range(count), names, palette, size)
     assert corner.width <= size[0] and corner.height <= max(1, size[1] // 3)
