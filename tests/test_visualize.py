@@ -40,8 +40,8 @@ def test_a_row_without_label_is_image_and_whole_prediction():
 
 @pytest.mark.parametrize(
     ("count", "size"),
-    [(1, (30, 30)), (1, (1, 1)), (11, (640, 480)), (11, (480, 2000)), (11, (900, 60)), (11, (97, 97)), (150, (640, 480)),
-     (150, (97, 97)), (150, (1, 1))],
+    [(1, (30, 30)), (1, (1, 1)), (11, (640, 480)), (11, (480, 2000)), (11, (900, 60)), (11, (97, 97)),
+     (150, (640, 480)), (150, (97, 97)), (150, (1, 1))],
 )  # fmt: skip
 def test_a_legend_takes_at_most_a_third_of_the_height(count, size):
     names, palette = [f"class number {number}" for number in range(count)], voc_palette(count)
