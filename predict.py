@@ -98,7 +98,7 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
 
 
 def find_images(arguments: Sequence[str]) -> Iterator[Path]:
-    """The files that are named, those in folders by their ending, those that patterns match."""
+    """The named files, the files in folders that end like images, and the files that match a pattern."""
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
@@ -108,14 +108,14 @@ def find_images(arguments: Sequence[str]) -> Iterator[Path]:
         else:
             found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
         if not found:
-            raise UserError(f"{argument} is no image, no folder with images, and matches none: correct it")
+            raise UserError(f"{argument} is not an image or a folder with images, and matches no file: correct it")
         yield from found
 
 
 def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Image -> label file in `folder`, such that no two files that are written for the images are the same.
+    """Image -> label file in `folder`; every file that is written has a name of its own.
 
-    Raises UserError where an image itself would be overwritten.
+    Raises UserError if an image would be overwritten.
     """
     targets, taken = {}, set()
     for path in dict.fromkeys(path.absolute() for path in paths):
@@ -123,8 +123,8 @@ def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
         files = next(files for name in names if taken.isdisjoint(files := outputs(folder / f"{name}.png")))
         taken.update(files)
         targets[path] = files[0]
-    pictures = {path.resolve() for path in targets}
-    if clash := {file.resolve() for file in taken} & pictures:
+    images = {path.resolve() for path in targets}
+    if clash := {file.resolve() for file in taken} & images:
         raise UserError(f"{clash.pop()} is an image to label and would be overwritten: give another --out")
     return targets
 
