@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -29,7 +29,7 @@ AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SegmentationModel(Protocol):
-    """What Trainer needs of a model beyond `nn.Module`: `image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`."""
+    """What Trainer needs of a model: an `nn.Module`, `image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`, with"""
 
     mean: Sequence[float]  # of its training images, RGB, values in 0..1
     std: Sequence[float]
@@ -67,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: nn.Module | SegmentationModel,
+        model: SegmentationModel,
         criterion: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         optimizer: torch.optim.Optimizer,
         lr_factor: Callable[[int], float],
