@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataloaders import build_dataset
 from utils.class_weights import class_weights
-from utils.errors import BrokenImage
+from utils.errors import BrokenImage, UserError
 from utils.losses import build_loss
 
 
@@ -71,3 +71,10 @@ def test_skip_broken_leaves_out_labels_that_cannot_be_decoded(folder_root):
     label = np.asarray(Image.open(folder_root / "SegmentationClass/t.0.png"))
     shares = [float((label == number).sum() / (label != 255).sum()) for number in range(3)]
     assert class_weights(data, skip_broken=True) == pytest.approx([1 / math.log(1.02 + p) for p in shares], rel=1e-12)
+
+
+def test_labels_without_a_labeled_pixel_are_refused():
+    labels = TinyLabels()
+    labels.rows = ([[255] * 4] * 2,)
+    with pytest.raises(UserError, match="no training label has a labeled pixel: correct the labels"):
+        class_weights(labels)
