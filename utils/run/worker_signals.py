@@ -1,5 +1,6 @@
 """What a signal to the whole process group, job or machine does in a data worker: nothing, until its parent is done."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ def ignore_signals_in_worker() -> None:
         os.setpgid(0, 0)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=exit_when_parent_asks, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=exit_when_parent_asks, daemon=True).start()
 
 
 def hide_connection_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -32,9 +33,10 @@ def hide_connection_errors(kind: type[BaseException], error: BaseException, trac
         sys.__excepthook__(kind, error, trace)
 
 
-def exit_when_parent_asks(parent: int) -> None:
+def exit_when_parent_asks() -> None:
     """Exit also when the parent is dead: the files and connections it left open must not outlive it."""
+    parent, starter = multiprocessing.parent_process(), os.getppid()  # starter: the parent, or its fork server
     received = None
-    while os.getppid() == parent and (received is None or received.si_pid != parent):
+    while os.getppid() == starter and parent.is_alive() and (received is None or received.si_pid != parent.pid):
         received = signal.sigtimedwait({signal.SIGTERM}, ORPHAN_SECONDS)
     os._exit(0)
