@@ -98,10 +98,7 @@ def translate_weights(content: Mapping, source: Source) -> Weights:
 
 def set_preprocessing(model: nn.Module, preprocessing: Mapping, prefix: str) -> None:
     """Set `preprocessing` in place; with a `prefix`, epsilon only in that part. A backbone has no mean and std."""
-    epsilon = preprocessing.get("epsilon", {})
-    if prefix and epsilon:
-        part = prefix.removesuffix(".")
-        epsilon = {part: epsilon[part]}
+    epsilon = {part: value for part, value in preprocessing.get("epsilon", {}).items() if f"{part}.".startswith(prefix)}
     if isinstance(model, DeepLab):
         model.configure(**{**preprocessing, "epsilon": epsilon})
         return
