@@ -13,11 +13,9 @@ from utils.inference import default_stride, require_no_gaps
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
     """Which trained network: a checkpoint that describes itself, or other weights and a description."""
-    source = parser.add_argument_group("network").add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--checkpoint", metavar="FILE", help="of a training run, or any weights that docs/weights.md names"
-    )
-    source.add_argument("--weights-from", metavar="NAME", help="a released network: docs/weights.md")
+    add = parser.add_argument_group("network").add_mutually_exclusive_group(required=True).add_argument
+    add("--checkpoint", metavar="FILE", help="of a training run, or any weights that docs/weights.md names")
+    add("--weights-from", metavar="NAME", help="a released network: docs/weights.md")
     group = parser.add_argument_group("description of weights that hold no settings")
     group.add_argument("--backbone", choices=BACKBONES, help="required for them")
     add_shape_flags(group)
@@ -27,18 +25,11 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[str], protocol_help: str) -> None:
-    group = parser.add_argument_group("inference")
+    group, users = parser.add_argument_group("inference"), " and ".join(protocols[1:])
     group.add_argument("--protocol", choices=protocols, default="whole", help=protocol_help)
-    group.add_argument(
-        "--scales",
-        type=positive,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="average the softmax over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)",
-    )
+    group.add_argument("--scales", type=positive, nargs="+", default=[1.0], metavar="S", help="average the softmax over "
+        "these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)")  # fmt: skip
     group.add_argument("--flip", action="store_true", help="average with the horizontally flipped image too")
-    users = " and ".join(name for name in protocols if name != "whole")
     add_size_flag(group, "--crop-size", f"of {users}, N or H W (default: as trained, else 513)")
     add_size_flag(group, "--stride", "from one window to the next, N or H W (default: two thirds of the window)")
 
