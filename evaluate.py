@@ -42,13 +42,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--dataset", choices=DATASETS, help="which data (default: what it was trained on)")
     add("--data-root", metavar="DIR", help="its folder; overrides DEEPLAB_<DATASET>_ROOT and mypath.py")
     add("--split", default="val", help="train, val, ...; test may be without labels")
-    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images in one pass; short side to --crop-size "
-        "and its center crop, label alike, as jfzhang95 scores; or windows of --crop-size")  # fmt: skip
+    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images in one pass; short side to "
+        "--crop-size and its center crop, label alike, as jfzhang95 scores; or windows of --crop-size")  # fmt: skip
     add = parser.add_argument_group("further scores").add_argument
-    add("--trimap", type=positive_int, nargs="+", metavar="PIXELS", help="mIoU in bands of these widths around the void "
-        "border (VOC), else around class borders")  # fmt: skip
-    add("--boundary", type=positive, nargs="?", const=0.02, metavar="RATIO", help="boundary IoU within this fraction of "
-        "the diagonal (without a value: 0.02)")  # fmt: skip
+    add("--trimap", type=positive_int, nargs="+", metavar="PIXELS", help="mIoU in bands of these widths around the "
+        "void border (VOC), else around class borders")  # fmt: skip
+    add("--boundary", type=positive, nargs="?", const=0.02, metavar="RATIO", help="boundary IoU within this fraction "
+        "of the diagonal (without a value: 0.02)")  # fmt: skip
     add = parser.add_argument_group("results").add_argument
     add("--out", metavar="DIR", help="write scores as JSON, CSV and images there")
     add("--save-predictions", metavar="DIR", help="write label PNGs in the format of the benchmark's server")

@@ -27,8 +27,8 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
 def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[str], protocol_help: str) -> None:
     group, users = parser.add_argument_group("inference"), " and ".join(protocols[1:])
     group.add_argument("--protocol", choices=protocols, default="whole", help=protocol_help)
-    group.add_argument("--scales", type=positive, nargs="+", default=[1.0], metavar="S", help="average the softmax over "
-        "these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)")  # fmt: skip
+    group.add_argument("--scales", type=positive, nargs="+", default=[1.0], metavar="S", help="average the softmax "
+        "over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)")  # fmt: skip
     group.add_argument("--flip", action="store_true", help="average with the horizontally flipped image too")
     add_size_flag(group, "--crop-size", f"of {users}, N or H W (default: as trained, else 513)")
     add_size_flag(group, "--stride", "from one window to the next, N or H W (default: two thirds of the window)")
