@@ -40,7 +40,7 @@ PLACES: dict[str, tuple] = {
     "rename": (utils.run.files.os, "replace", lambda *_: die(), lambda *_: True, False),
     "log": (RetryingWriter, "append", lambda *_: die(), lambda *_: True, False),
     "validation": (ConfusionMatrix, "update", lambda *_: die(), lambda *_: True, True),
-    "resume": (RunFolder, "cut_back", lambda *_: die(), lambda *_: True, False),
+    "resume": (RunFolder, "truncate_to", lambda *_: die(), lambda *_: True, False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Training runs for tests: in this process, or as processes of their own that can be signalled and killed."""
+"""Training runs for tests: in this process, or as processes that tests can signal and kill."""
 
 import json
 import os
@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import train
+from utils.run.folder import RunFolder
+from utils.run.recorder import Recorder
 
 ROOT = Path(__file__).parents[1]
 # A small network on small crops: seconds, not minutes
@@ -19,17 +21,29 @@ FAST = ["--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite
 
 
 class Killed(BaseException):
-    """Ends a run in this process at once: nothing of ours catches it."""
+    """Ends a run in this process as a kill does: no handler of the program catches it."""
 
 
 def in_process(data: Sequence[str], runs: Path, *flags: str) -> tuple[int, Path | None]:
-    """(exit status, run folder or None) of train.py in this process."""
+    """(exit status, run folder or None) of train.py in this process; `data` begins with --dataset NAME."""
     try:
         status = train.main([*FAST, *data, "--run-dir", str(runs), *flags])
-    except SystemExit as stop:  # argparse's way
+    except SystemExit as stop:  # raised by argparse, and by SIGTERM before the first step
         status = stop.code
     folders = sorted((runs / data[1] / "x").glob("experiment_*"))
     return status, folders[-1] if folders else None
+
+
+def patch_recorder(monkeypatch, actions: Mapping[int, Callable[[RunFolder], object]]) -> None:
+    """Let runs in this process call `actions[step](run folder)` when they log that step, before it can be saved."""
+
+    class ActingRecorder(Recorder):
+        def log_step(self, step: int, **values: float) -> None:
+            if step in actions:
+                actions[step](self.folder)
+            super().log_step(step, **values)
+
+    monkeypatch.setattr(train, "Recorder", ActingRecorder)
 
 
 def command(data: Sequence[str], runs: Path, *flags: str, launcher: Sequence[str] = ()) -> list[str]:
@@ -40,16 +54,15 @@ def torchrun(processes: int, *more: str) -> list[str]:
     return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *more]
 
 
-def begin(arguments: Sequence[str], environment: dict | None = None) -> subprocess.Popen:
+def begin(arguments: Sequence[str], environment: dict | None = None, cwd: Path | None = None) -> subprocess.Popen:
     """A process in a group of its own, as a shell starts it."""
-    environment = environment or os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(arguments, env=environment, cwd=cwd, text=True, start_new_session=True, **pipes)
 
 
 def end(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr); a process that does not end by itself is an error."""
+    """(exit status, stdout, stderr). Raises TimeoutExpired for a process that does not end by itself."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -58,18 +71,19 @@ def end(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str, str]
     return process.returncode, out, err
 
 
-def complete(arguments: Sequence[str]) -> str:
-    """stdout of a process that must end well."""
-    status, out, err = end(begin(arguments))
+def complete(arguments: Sequence[str], environment: dict | None = None, cwd: Path | None = None) -> str:
+    """stdout of a process, which must exit with status 0."""
+    status, out, err = end(begin(arguments, environment, cwd), seconds=300)
     assert status == 0, err[-2000:]
     return out
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 90) -> None:
+    """Wait until `condition()` is true. Fails if `process` ends or `seconds` pass before."""
     last = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1][-2000:]
-        assert time.monotonic() < last, "it never came"
+        assert time.monotonic() < last, f"not within {seconds} seconds"
         time.sleep(0.02)
 
 
@@ -78,6 +92,12 @@ def log(folder: Path) -> list[dict]:
 
 
 def said(text: str) -> list[str]:
-    """The lines of stderr but for progress bars."""
+    """The lines of stderr except progress bars."""
     lines = [line.strip() for line in re.split(r"[\r\n]", text)]
     return [line for line in lines if line and not re.search(r"\d+%\|", line)]
+
+
+def error_line(text: str) -> str:
+    """The last line of stderr, of which no other line belongs to a traceback."""
+    assert "Traceback" not in text
+    return said(text)[-1]
