@@ -21,7 +21,10 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):  # a missing or read-only folder refuses this too
             part.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folder; elsewhere a folder may be writable but not readable
+        return
     try:
         os.fsync(folder)  # otherwise a power failure may undo the rename
     finally:
