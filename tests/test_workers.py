@@ -119,6 +119,11 @@ for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGKILL", "sigtimedwait", "sigwait
 for name in ("setpgid", "killpg", "getpgid", "setsid", "mkfifo", "fork", "forkpty"):
     delattr(os, name)
 sys.modules |= dict.fromkeys(("fcntl", "resource", "pwd", "grp", "termios"))  # None: they cannot be imported
+def open_file(path, *flags, of_os=os.open, **named):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", str(path))  # Windows opens no folder
+    return of_os(path, *flags, **named)
+os.open = open_file
 root, runs, workers = sys.argv[1:]
 sys.path.insert(0, root)
 import importlib
