@@ -30,7 +30,7 @@ def newest_run(runs: Path) -> str | None:
         try:
             read_run(path)
         except UserError as error:
-            print_main(f"passing over {error.line()}")
+            print_main(f"skipped: {error.line()}")
         else:
             return str(path)
     return None
