@@ -1,75 +1,56 @@
-"""Two processes over gloo see what one process sees, and score what one process scores."""
+"""Several processes over gloo train and score as one process does."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from running import ROOT, begin, command, complete, end, in_process, log, torchrun
 
 from utils.run.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).parents[1]
+
+@pytest.fixture
+def data(folder_root):
+    return ["--dataset", "folder", "--data-root", str(folder_root), "--batch-size", "4"]
 
 
-def torchrun(script: str, *flags: str, processes: int) -> subprocess.CompletedProcess:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*launcher, str(ROOT / script), *map(str, flags)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def flags(root, runs) -> list[str]:
-    return ["--dataset", "folder", "--data-root", root, "--run-dir", runs, "--checkname", "x",
-            "--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite", "--crop-size", "33",
-            "--batch-size", "4", "--workers", "0",
-            "--device", "cpu", "--lr", "0.01"]  # fmt: skip
-
-
-def test_two_processes_train_and_score_like_one(tmp_path, folder_root):
-    rows, states = [], []
-    for processes in (1, 2):
-        runs = tmp_path / f"run{processes}"
-        extra = ["--freeze-bn", "--dropout", "0", "--epochs", "4", "--use-balanced-weights"]
-        done = torchrun("train.py", *flags(folder_root, runs), *extra, processes=processes)
-        assert done.returncode == 0, done.stderr
-        (folder,) = (runs / "folder/x").iterdir()  # the first process alone writes
-        rows.append([json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
-        states.append(read_checkpoint(folder / "checkpoint.pth.tar")["state_dict"])
-    assert "local batch norm" in done.stdout and done.stdout.count("run folder") == 1
-    for one, two in zip(*rows, strict=True):
+def test_two_processes_train_and_score_like_one(data, tmp_path):
+    flags = ["--freeze-bn", "--dropout", "0", "--epochs", "3", "--use-balanced-weights"]
+    _, folder = in_process(data, tmp_path / "one", *flags)
+    out = complete(command(data, tmp_path / "two", *flags, launcher=torchrun(2)))
+    (other,) = (tmp_path / "two/folder/x").iterdir()  # the first process alone writes
+    assert "local batch norm" in out and out.count("run folder") == 1
+    for one, two in zip(log(folder), log(other), strict=True):
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
-    for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+        assert two["val_miou"] == pytest.approx(one["val_miou"], abs=1e-3)
+    one, two = (read_checkpoint(each / "checkpoint.pth.tar")["state_dict"] for each in (folder, other))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
 @pytest.mark.slow
-def test_validation_counts_each_picture_once(tmp_path, folder_root):
-    """Two images over three processes: uneven shards, the identical counts, nothing hangs."""
-    done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--max-steps", "1", processes=1)
-    assert done.returncode == 0, done.stderr
+def test_evaluation_scores_each_image_once(data, tmp_path):
+    """Two images for three processes: one has none, and nothing hangs."""
+    complete(command(data, tmp_path / "run", "--max-steps", "1"))
     (checkpoint,) = (tmp_path / "run").rglob("checkpoint.pth.tar")
-    metrics = []
+    results = []
     for processes in (1, 3):
         out = tmp_path / f"out{processes}"
-        arguments = ["--checkpoint", checkpoint, "--out", out, "--workers", "0", "--device", "cpu"]
-        further = ["--trimap", "2", "--boundary", "--save-predictions", out / "saved"]
-        done = torchrun("evaluate.py", *arguments, *further, processes=processes)
-        assert done.returncode == 0, done.stderr
+        flags = ["--checkpoint", checkpoint, "--out", out, "--workers", "0", "--device", "cpu", "--trimap", "2",
+                 "--boundary", "--save-predictions", out / "saved"]  # fmt: skip
+        launcher = torchrun(processes) if processes > 1 else []
+        complete([sys.executable, *launcher, str(ROOT / "evaluate.py"), *map(str, flags)])
         rows = (out / "per_image.csv").read_text(), (out / "confusion.csv").read_text()
-        metrics.append((json.loads((out / "metrics.json").read_text()), *rows, len(list((out / "saved").iterdir()))))
-    assert metrics[0] == metrics[1]
+        results.append((json.loads((out / "metrics.json").read_text()), *rows, len(list((out / "saved").iterdir()))))
+    assert results[0] == results[1]
 
 
 @pytest.mark.slow
-def test_user_errors_are_one_line_there_too(tmp_path, folder_root):
-    done = torchrun("train.py", *flags(folder_root, tmp_path / "run"), "--sync-bn", processes=2)
-    assert done.returncode != 0
-    assert "error: --sync-bn works on GPUs alone" in done.stderr
+def test_a_user_error_is_one_line_of_the_first_process(data, tmp_path):
+    status, _, err = end(begin(command(data, tmp_path / "run", "--sync-bn", launcher=torchrun(2))))
+    assert status != 0 and err.count("\nerror: ") + err.startswith("error: ") == 1
+    assert "error: --sync-bn works on GPUs alone" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -92,14 +73,10 @@ with process_group(torch.device("cpu")):
 
 
 @pytest.mark.slow
-def test_restarted_ranks_find_each_other_not_the_dead(tmp_path):
+def test_restarted_ranks_join_each_other_and_no_dead_one(tmp_path):
     (tmp_path / "restarted.py").write_text(RESTARTED)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "--max-restarts=1"]
-    (tmp_path / "said").mkdir()
-    command = [*launcher, str(tmp_path / "restarted.py"), str(ROOT), str(tmp_path / "said")]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    said = {path.name: path.read_text() for path in (tmp_path / "said").iterdir()}
-    assert said == {str(rank): "attempt 1 sum 3" for rank in range(3)}
+    (tmp_path / "written").mkdir()
+    launcher = torchrun(3, "--max-restarts=1")
+    complete([sys.executable, *launcher, str(tmp_path / "restarted.py"), str(ROOT), str(tmp_path / "written")])
+    written = {path.name: path.read_text() for path in (tmp_path / "written").iterdir()}
+    assert written == {str(rank): "attempt 1 sum 3" for rank in range(3)}

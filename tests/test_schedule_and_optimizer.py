@@ -1,4 +1,4 @@
-"""The schedule at a few steps, and which parameter is in which group."""
+"""The schedule at a few steps, and the groups of parameters."""
 
 import pytest
 import torch
@@ -26,14 +26,14 @@ def test_step_at_five_steps():
     assert values == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-def test_warmup_rises_to_the_schedule():
+def test_warmup_rises_linearly_to_the_schedule():
     values = [lr_factor(step, schedule="cos", total_steps=1000, warmup_steps=4) for step in range(6)]
     plain = [lr_factor(step, schedule="cos", total_steps=1000) for step in range(6)]
     ratio = [value / factor for value, factor in zip(values, plain, strict=True)]
     assert ratio == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
 
 
-def test_unknown_schedule_names_the_choices():
+def test_an_unknown_schedule_is_an_error_that_names_the_choices():
     with pytest.raises(UserError, match="choose one of poly, step, cos"):
         lr_factor(0, schedule="exp", total_steps=1)
 
@@ -54,7 +54,7 @@ def test_every_parameter_is_in_exactly_one_group(backbone, is_synced):
     assert set(grouped) == {id(parameter) for parameter in model.parameters()}
 
 
-def test_rates_and_decay_of_the_groups():
+def test_learning_rates_and_weight_decay_of_the_groups():
     model = build_model("mobilenet", 3)
     by_parameter = {id(p): group for group in groups_of(model) for p in group["params"]}
     depthwise, pointwise = model.backbone.features[5].conv[1][0].weight, model.backbone.features[5].conv[2].weight
@@ -65,7 +65,7 @@ def test_rates_and_decay_of_the_groups():
     assert by_parameter[id(pointwise)]["lr"] == 0.1 and by_parameter[id(head.weight)]["lr"] == 1.0
 
 
-def test_frozen_parameters_are_in_none():
+def test_frozen_parameters_are_in_no_group():
     model = build_model("mobilenet", 3)
     model.freeze_batch_norm()
     grouped = {id(parameter) for group in groups_of(model) for parameter in group["params"]}
@@ -73,7 +73,7 @@ def test_frozen_parameters_are_in_none():
     assert not any(id(p) in grouped for layer in batch_norms(model) for p in layer.parameters())
 
 
-def test_restore_keeps_momentum_and_takes_new_settings():
+def test_restoring_an_optimizer_keeps_its_momentum_and_takes_new_settings():
     weight = nn.Parameter(torch.ones(2))
     old = torch.optim.SGD([{"params": [weight], "base_lr": 1.0}], lr=1.0, momentum=0.9)
     weight.grad = torch.ones(2)
@@ -84,7 +84,7 @@ def test_restore_keeps_momentum_and_takes_new_settings():
     assert torch.equal(new.state[weight]["momentum_buffer"], torch.ones(2))
 
 
-def test_frozen_batch_norm_is_frozen_through_training_steps():
+def test_frozen_batch_norm_does_not_change_in_training_steps():
     model = build_model("mobilenet", 3)
     model.freeze_batch_norm()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""The shell scripts as users call them, on small data."""
+"""The shell scripts on small data."""
 
 import contextlib
 import os
@@ -8,54 +8,48 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import begin, end, wait_for
+from running import ROOT, begin, complete, end, wait_for
 
 from utils.run.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).parents[1]
 SMALL = ["--backbone", "mobilenet", "--backbone-weights", "none", "--head", "lite", "--crop-size", "33", "--batch-size",
-         "2", "--workers", "0", "--max-steps", "1"]  # fmt: skip
+         "2", "--workers", "0"]  # fmt: skip
 
 
-def bash(script: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    command = ["bash", str(ROOT / script), *map(str, flags)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+def bash(script: str, *flags: object, cwd: Path) -> str:
+    """stdout of a script, which must exit with status 0."""
+    return complete(["bash", str(ROOT / script), *map(str, flags)], {"PYTHON": sys.executable}, cwd)
 
 
 @pytest.mark.slow
 def test_train_voc(voc_root, sbd_root, tmp_path):
-    done = bash("train_voc.sh", "--data-root", voc_root, "--sbd-root", sbd_root, *SMALL, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "pascal: 8 training and 3 validation images" in done.stdout
+    flags = ["--data-root", voc_root, "--sbd-root", sbd_root, *SMALL, "--max-steps", "1"]
+    out = bash("train_voc.sh", *flags, cwd=tmp_path)
+    assert "pascal: 8 training and 3 validation images" in out
     (sheet,) = tmp_path.glob("run/pascal/deeplab-mobilenet/experiment_0/sheet.png")
-    assert str(sheet.relative_to(tmp_path)) in done.stdout
+    assert str(sheet.relative_to(tmp_path)) in out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["coco", "cityscapes"])
 def test_train_coco_and_cityscapes(name, request, tmp_path):
     root = request.getfixturevalue(f"{name}_root")
-    done = bash(f"train_{name}.sh", "--data-root", root, *SMALL, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{name}: " in done.stdout
+    assert f"{name}: " in bash(f"train_{name}.sh", "--data-root", root, *SMALL, "--max-steps", "1", cwd=tmp_path)
 
 
 @pytest.mark.slow
 def test_train_demo_takes_flags(tmp_path):
-    done = bash("train_demo.sh", "--max-steps", "1", "--no-val", "--head", "lite", "--workers", "0", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "demo: 480 training" in done.stdout
+    out = bash("train_demo.sh", "--max-steps", "1", "--no-val", "--head", "lite", "--workers", "0", cwd=tmp_path)
+    assert "demo: 480 training" in out
 
 
-def test_setup_takes_no_python_that_lacks_the_requirements(tmp_path):
-    """A Python without them is passed over for one that has them."""
+def test_setup_skips_a_python_without_the_requirements(tmp_path):
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    script = f'PYTHON={bare}/bin/python; . "{ROOT}/setup.sh"; echo "$PYTHON"'
+    script = f'PYTHON={bare}/bin/python; . "{ROOT}/scripts/setup.sh"; echo "$PYTHON"'
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(["bash", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0 and str(bare) not in done.stdout, done.stderr
+    assert done.returncode == 0 and done.stdout.strip() not in ("", f"{bare}/bin/python"), done.stderr
 
 
 def descendants(pid: int) -> list[int]:
@@ -66,8 +60,8 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc to signal a whole job step")
-def test_slurm_train_is_stopped_in_time_requeued_and_goes_on(folder_root, tmp_path):
-    """Slurm's part is played by a srun and a scontrol of ours; the signals go to every process of the step."""
+def test_slurm_train_saves_stops_is_requeued_and_resumes(folder_root, tmp_path):
+    """With a srun and a scontrol of the test in place of Slurm's. Signals go to every process of the job step."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "srun").write_text('#!/bin/bash\nshift\n"$@"\n')
@@ -77,9 +71,9 @@ def test_slurm_train_is_stopped_in_time_requeued_and_goes_on(folder_root, tmp_pa
     for tool in tools.iterdir():
         tool.chmod(0o755)
     slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2",
-             "SLURM_SUBMIT_DIR": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}  # fmt: skip
-    environment = os.environ | slurm | {"PATH": f"{tools}:{os.environ['PATH']}"}
-    flags = ["--dataset", "folder", "--data-root", folder_root, "--run-dir", tmp_path / "run", *SMALL[:-2],
+             "SLURM_SUBMIT_DIR": str(ROOT), "PYTHON": sys.executable}  # fmt: skip
+    environment = slurm | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    flags = ["--dataset", "folder", "--data-root", folder_root, "--run-dir", tmp_path / "run", *SMALL,
              "--device", "cpu", "--epochs", "300", "--no-val", "--batch-size", "4", "--workers", "1"]  # fmt: skip
     command = ["bash", str(ROOT / "slurm_train.sh"), *map(str, flags)]
 
@@ -87,7 +81,7 @@ def test_slurm_train_is_stopped_in_time_requeued_and_goes_on(folder_root, tmp_pa
         return next((tmp_path / "run").rglob("checkpoint.pth.tar"), None)
 
     def signal_step(process: subprocess.Popen, number: int) -> None:
-        for pid in descendants(process.pid)[1:]:  # the first is srun, which is no part of the step
+        for pid in descendants(process.pid)[1:]:  # the first is srun, outside the step
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
