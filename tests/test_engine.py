@@ -23,6 +23,14 @@ def same_end(one: Trainer, two: Trainer) -> bool:
     return differences(one.state_dict(), two.state_dict()) == []
 
 
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def has_changed(trainer: Trainer, before: list[torch.Tensor]) -> bool:
+    return any(not torch.equal(one, two) for one, two in zip(before, trainer.model.parameters(), strict=True))
+
+
 def raise_signals(number: int, count: int = 1):
     def action() -> None:
         for _ in range(count):
@@ -63,10 +71,34 @@ def test_validation_follows_its_interval_and_the_last_step():
     assert [row["val_miou"] is None for row in trainer.recorder.epochs] == [True, False, True, False, False]
 
 
-def test_save_every_saves_between_the_epochs():
-    trainer = toy_trainer(save_every=2)
+def test_the_best_score_is_the_highest_so_far():
+    trainer = toy_trainer(before_image={}, epochs=6)
     trainer.fit()
-    assert trainer.recorder.saves == [("latest", step) for step in (2, 3, 4, 6)]
+    scores = [row["val_miou"] for row in trainer.recorder.epochs]
+    expected = [score > max(scores[:number], default=-1) for number, score in enumerate(scores)]
+    assert [row["is_best"] for row in trainer.recorder.epochs] == expected and not all(expected)
+    assert trainer.recorder.saves.count(("best", 3)) == 1 and trainer.recorder.states[-1]["best_pred"] == max(scores)
+
+
+@pytest.mark.parametrize(("max_steps", "saves"), [(None, [2, 3, 4, 6]), (4, [2, 3, 4])])
+def test_save_every_saves_between_the_epochs(max_steps, saves):
+    """The end of an epoch or of the run, which saves anyway, saves once."""
+    trainer = toy_trainer(save_every=2, max_steps=max_steps)
+    trainer.fit()
+    assert trainer.recorder.saves == [("latest", step) for step in saves]
+
+
+def test_the_averaged_weights_follow_the_trained_ones():
+    """The first step sets the average, each later one moves it by 1 - decay of the difference."""
+    steps = []
+    trainer = toy_trainer(ema_decay=0.75, after_step=dict.fromkeys(range(1, 7), lambda: steps.append(weights(trainer))))
+    trainer.fit()
+    expected = steps[0]
+    for step in steps[1:]:
+        expected = [0.75 * one + 0.25 * two for one, two in zip(expected, step, strict=True)]
+    state = trainer.recorder.states[-1]["ema_state_dict"]
+    torch.testing.assert_close(list(state.values()), expected)
+    assert has_changed(trainer, list(state.values()))
 
 
 @pytest.mark.parametrize("max_steps", [1, 2, 3, 4])
@@ -165,14 +197,6 @@ def test_sigusr1_saves_after_the_step(step, saves, capsys):
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
     assert trainer.recorder.saves == [("latest", step) for step in saves]
     assert capsys.readouterr().out.count(f"asked for by SIGUSR1: checkpoint of step {step}\n") == 1
-
-
-def weights(trainer: Trainer) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
-
-
-def has_changed(trainer: Trainer, before: list[torch.Tensor]) -> bool:
-    return any(not torch.equal(one, two) for one, two in zip(before, trainer.model.parameters(), strict=True))
 
 
 class LossWith(CrossEntropy):

@@ -10,10 +10,12 @@ import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
+from benchmarks.kill_resume import scalars
 from utils.cache import cached
 from utils.errors import UserError
 from utils.run.checkpoint import read_checkpoint, write_atomically, write_checkpoint
 from utils.run.folder import RunFolder, newest_checkpoint
+from utils.run.recorder import Recorder
 from utils.run.tensorboard import TensorBoardLogger, read_records, truncate_events
 from utils.run.writer import RetryingWriter
 
@@ -99,6 +101,26 @@ def test_events_are_truncated_to_the_step(tmp_path):
     events = [Event.FromString(record[12:-4]) for record in records]
     assert [event.step for event in events if event.summary.value] == [1, 2, 3]
     assert whole.startswith(path.read_bytes())
+
+
+def test_a_resumed_recorder_truncates_its_files_to_the_checkpoint(tmp_path):
+    def recorder() -> Recorder:
+        return Recorder(RunFolder(tmp_path), classes=("a", "b"), palette=[(0, 0, 0)] * 2, extra={})
+
+    first, values = recorder(), {"loss": 1.0, "lr": 0.1, "images_per_second": 5.0}
+    first.open(0, 0, 0)
+    for step in range(1, 21):
+        first.log_step(step, **values)
+    first.add_broken(["x.jpg"])
+    first.save(lambda: {"step": 10})
+    first.add_broken(["x.jpg", "y.jpg"])
+    resumed = recorder()
+    resumed.restore(read_checkpoint(tmp_path / "checkpoint.pth.tar"))
+    resumed.open(0, 10, 0)
+    assert json.loads((tmp_path / "broken.json").read_text()) == {"files": 1, "times": {"x.jpg": 1}}
+    steps = {step for step, _, _ in scalars(tmp_path)}
+    resumed.log_step(20, **values)
+    assert steps == {10} and {step for step, _, _ in scalars(tmp_path)} == {10, 20}
 
 
 def test_a_cache_that_cannot_be_written_is_reported_and_not_used(monkeypatch, tmp_path, capsys):
