@@ -1,9 +1,9 @@
-"""Kill training runs at random moments, resume them each time, and compare their ends with a run that never stopped.
+"""Kill training runs at random moments, resume them, and compare their results with those of an unstopped run.
 
     python -m benchmarks.kill_resume --kills 30 [--seed 0] [--workers 2]
 
-Small runs on the demo data, on one CPU process. A kill is a SIGKILL: after a random time, or at a random passage of a
-place in the program (benchmarks/killed_train.py). Prints a line a kill and each failure; exits 1 where there is one.
+Small runs on the demo data, in one process on the CPU. A kill is a SIGKILL after a random time, or at a random call
+of a function (benchmarks/killed_train.py). Prints a line for each kill and each failure; exits with 1 after a failure.
 """
 
 import argparse
@@ -25,20 +25,20 @@ from utils.run.folder import BEST, CHECKPOINT, newest_checkpoint
 from utils.run.tensorboard import read_records
 
 ROOT = Path(__file__).parents[1]
-# 2 epochs of 20 steps, each scored on 80 images; checkpoints between
+# 2 epochs of 20 steps, each validated on 80 images, with checkpoints in between
 FLAGS = ["--dataset", "demo", "--backbone", "mobilenet", "--head", "lite", "--crop-size", "33", "--batch-size", "24",
          "--epochs", "2", "--save-every", "6", "--lr", "0.02", "--ema", "0.9", "--device", "cpu", "--checkname", "x",
          "--resume", "auto"]  # fmt: skip
-# The most passages of a place that a start may make before it dies there
-PASSAGES = {"step": 30, "write": 12, "rename": 12, "log": 12, "validation": 100, "resume": 1}
-SECONDS = (1.0, 14.0)  # from the start of a process that is killed by the clock
+# Upper bounds of the random number of calls until a run dies at a place
+MAX_CALLS = {"step": 30, "write": 12, "rename": 12, "log": 12, "validation": 100, "resume": 1}
+SECONDS = (1.0, 14.0)  # from the start of a process to a kill after a random time
 TIMING = {"epoch_seconds", "seconds", "config", "train/pictures_per_second"}
 
 
 def start(
     runs: Path, workers: int, moment: str | None = None, seconds: float | None = None
 ) -> subprocess.CompletedProcess:
-    """A start of the run, to its end or until it is killed."""
+    """Start or resume the run, until it ends or is killed at `moment` or after `seconds`."""
     command = [sys.executable, "-m", "benchmarks.killed_train", moment] if moment else [sys.executable, "train.py"]
     command += [*FLAGS, "--run-dir", str(runs), "--workers", str(workers)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -55,10 +55,10 @@ def start(
 
 def draw_moment(chance: random.Random) -> tuple[str | None, float | None]:
     """(place:count, None), or (None, seconds)."""
-    place = chance.choice(["clock", *PASSAGES])
+    place = chance.choice(["clock", *MAX_CALLS])
     if place == "clock":
         return None, chance.uniform(*SECONDS)
-    return f"{place}:{chance.randint(1, PASSAGES[place])}", None
+    return f"{place}:{chance.randint(1, MAX_CALLS[place])}", None
 
 
 def run_folder(runs: Path) -> Path | None:
@@ -67,7 +67,7 @@ def run_folder(runs: Path) -> Path | None:
 
 
 def differences(one: object, two: object, name: str = "") -> list[str]:
-    """Where two nested values are not the same, bit for bit; what depends on the clock is left out."""
+    """The places where two nested values differ by any bit, except for entries that depend on the clock."""
     if isinstance(one, dict) and isinstance(two, dict):
         keys = [key for key in one.keys() | two.keys() if key not in TIMING]
         return [text for key in keys for text in differences(one.get(key), two.get(key), f"{name}/{key}")]
@@ -79,7 +79,7 @@ def differences(one: object, two: object, name: str = "") -> list[str]:
 
 
 def content(folder: Path) -> dict:
-    """All of a finished run that a kill must not change."""
+    """Everything in the folder of a finished run that a kill must not change."""
     files = {name: read_checkpoint(folder / name) for name in (CHECKPOINT, BEST)}
     files["log.jsonl"] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     files["metrics.json"] = json.loads((folder / "metrics.json").read_text())
@@ -87,7 +87,7 @@ def content(folder: Path) -> dict:
 
 
 def scalars(folder: Path) -> list[tuple]:
-    """(step, tag, value) of every scalar in TensorBoard's files, and (step, tag, None) of every image."""
+    """(step, tag, value) of each scalar in TensorBoard's files, and (step, tag, None) of each image."""
     records = [record for path in folder.glob("events.*") for record in read_records(path.read_bytes())]
     events = [Event.FromString(record[12:-4]) for record in records]
     rows = [(event.step, value.tag, value) for event in events for value in event.summary.value]
@@ -96,7 +96,7 @@ def scalars(folder: Path) -> list[tuple]:
 
 
 def check_killed(runs: Path, process: subprocess.CompletedProcess) -> tuple[str, list[str]]:
-    """(where the run stands, failures) after a kill."""
+    """(position of the run, failures) after a kill."""
     if process.returncode != -9:
         return "", [f"ended with {process.returncode} instead of the kill: {process.stderr.strip()[-300:]}"]
     folder = run_folder(runs)
@@ -109,7 +109,7 @@ def check_killed(runs: Path, process: subprocess.CompletedProcess) -> tuple[str,
 
 
 def measure(kills: int, seed: int, workers: int, work: Path) -> list[str]:
-    """Make `kills` kills over as many runs as it takes. Returns the failures."""
+    """Kill `kills` times, over as many runs as that takes. Returns the failures."""
     chance, failures = random.Random(seed), []
     first = start(work / "whole", workers)
     if first.returncode:

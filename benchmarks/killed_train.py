@@ -1,4 +1,4 @@
-"""train.py that kills itself, as SIGKILL does, when it passes a place for the n-th time. For benchmarks.kill_resume.
+"""train.py that kills itself by SIGKILL when it reaches a place for the n-th time. For benchmarks.kill_resume.
 
 python -m benchmarks.killed_train validation:30 --dataset demo ...
 """
@@ -23,7 +23,7 @@ def die() -> None:
 
 
 def die_half_written(descriptor: int) -> None:
-    """Leave half of a file's bytes behind, as a kill in the middle of writing does."""
+    """Leave half of a file on disk, as a kill in the middle of writing does."""
     os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
     die()
 
@@ -32,8 +32,7 @@ def is_file(descriptor: int) -> bool:
     return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
-# Where a run may die: owner and name of the function that passes there, what to do then, which calls count, and whether
-# it dies before the function or after it
+# Where a run may die: (owner, name of its function, how to die, which of its calls count, before the call or after it)
 PLACES: dict[str, tuple] = {
     "step": (Recorder, "log_step", lambda *_: die(), lambda *_: True, True),
     "write": (utils.run.files.os, "fsync", die_half_written, is_file, True),
@@ -45,19 +44,20 @@ PLACES: dict[str, tuple] = {
 
 
 def arm(place: str, count: int) -> None:
-    """Let the process die at the `count`-th passage of `place`."""
+    """Let this process die when it reaches `place` for the `count`-th time."""
     owner, name, end, counts, is_before = PLACES[place]
     setattr(owner, name, counted(getattr(owner, name), count, end, counts, is_before))
 
 
 def counted(function: Callable, count: int, end: Callable, counts: Callable, is_before: bool) -> Callable:
-    passed = 0
+    """`function`, and `end` with the same arguments at its `count`-th call of those for which `counts` is true."""
+    calls = 0
 
     @functools.wraps(function)
     def wrapper(*arguments, **named):
-        nonlocal passed
-        passed += bool(counts(*arguments))
-        is_last = passed == count
+        nonlocal calls
+        calls += bool(counts(*arguments))
+        is_last = calls == count
         if is_last and is_before:
             end(*arguments)
         result = function(*arguments, **named)
