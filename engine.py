@@ -29,7 +29,7 @@ AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SegmentationModel(Protocol):
-    """What Trainer needs of a model: an `nn.Module`, `image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`, with"""
+    """What Trainer needs of a model: an `nn.Module`, `image [B, 3, H, W] (normalized) -> logits [B, K, H, W]`."""
 
     mean: Sequence[float]  # of its training images, RGB, values in 0..1
     std: Sequence[float]
