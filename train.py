@@ -16,7 +16,7 @@ from config.resolve import runs_folder
 from config.start import Start, find_start
 from config.train_flags import train_parser
 from dataloaders import SegmentationDataset, build_dataset, check_labels, eval_loader, train_loader
-from dataloaders.sampler import num_micro_batches
+from dataloaders.sampler import resolve_accumulate
 from engine import Settings, Trainer
 from modeling import Architecture, DeepLab
 from modeling.batch_norm import require_two_images, sync_batch_norm
@@ -127,7 +127,7 @@ def build_loaders(
 ) -> tuple[DataLoader, DataLoader | None]:
     loading = {"workers": args.workers, "pin_memory": device.type == "cuda", "skip_broken": args.skip_broken}
     loading |= {"rank": rank(), "world_size": world_size()}
-    accumulate = num_micro_batches(
+    accumulate = resolve_accumulate(
         args.accumulate, batch_size=args.batch_size, num_processes=world_size(),
         is_independent=args.freeze_bn and device.type == "cpu",
     )  # fmt: skip
@@ -135,7 +135,7 @@ def build_loaders(
         train_set, crop_size=tuple(args.crop_size), base_size=args.base_size, mean=model.mean, seed=args.seed,
         batch_size=args.batch_size, accumulate=accumulate, **loading,
     )  # fmt: skip
-    require_two_images(model, args.batch_size, world_size() * accumulate)
+    require_two_images(model, args.batch_size, train_batches.batch_sampler.num_micro_batches)
     return train_batches, None if val_set is None else eval_loader(val_set, **loading)
 
 

@@ -7,16 +7,17 @@ status 2 if there is a problem.
 """
 
 import argparse
+import functools
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dataloaders import DATASETS, build_dataset
-from dataloaders.base import IGNORE_INDEX
+from dataloaders.base import IGNORE_INDEX, SegmentationDataset
 from dataloaders.checks.layout import first_five
 from dataloaders.checks.scan import ScanResult, scan
 from utils.errors import UserError, writing
@@ -38,21 +39,11 @@ class SplitReport:
     sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> images, the most frequent first
 
 
-def check_split(
-    name: str,
-    split: str,
-    *,
-    root: str | None = None,
-    use_sbd: bool = False,
-    sbd_root: str | None = None,
-    workers: int,
-) -> SplitReport:
-    """Check the layout, then every image with its label. The first arguments are those of `build_dataset`."""
+def check_split(build: Callable[..., SegmentationDataset], split: str, *, workers: int) -> SplitReport:
+    """Check the layout, then every image with its label. `build(split, report=report)` gives the dataset."""
     report = SplitReport(split)
     try:
-        dataset = build_dataset(
-            name, split, root=root, use_sbd=use_sbd, sbd_root=sbd_root, report=report.problems.extend
-        )
+        dataset = build(split, report=report.problems.extend)
     except UserError as error:
         report.problems.append(error.line())
         return report
@@ -136,7 +127,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> int:
     roots = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
-    reports = [check_split(args.dataset, split, workers=args.workers, **roots) for split in args.split]
+    build = functools.partial(build_dataset, args.dataset, **roots)
+    reports = [check_split(build, split, workers=args.workers) for split in args.split]
     print("\n\n".join(map(describe, reports)))
     if args.json:
         content = {"dataset": args.dataset, "splits": {report.split: asdict(report) for report in reports}}

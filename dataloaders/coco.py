@@ -9,7 +9,7 @@ from pycocotools import mask as mask_tools
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
 from dataloaders.checks.annotations import MIN_NUMBERS, Outline, read_annotations
-from dataloaders.checks.layout import Report, hint, raise_first, require_folder
+from dataloaders.checks.layout import Report, how_to_set_root, raise_first, require_folder
 from utils.cache import cached
 from utils.distributed import print_main
 from utils.errors import UserError
@@ -109,10 +109,8 @@ def find_annotation_file(root: Path, split: str) -> Path:
     """Raises UserError if there is none."""
     path = root / "annotations" / f"instances_{split}2017.json"
     if not path.is_file():
-        raise UserError(
-            f"coco: no file {path}: give --data-root DIR with annotations/ and {split}2017/, "
-            f"set DEEPLAB_COCO_ROOT, or edit mypath.py{hint(path, 'coco')}"
-        )
+        content = f"--data-root DIR with annotations/ and {split}2017/"
+        raise UserError(f"coco: no file {path}: {how_to_set_root(path, 'coco', content)}")
     return path
 
 

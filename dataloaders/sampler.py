@@ -50,8 +50,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
                 yield [(self.epoch, int(index)) for index in batch[number :: self.num_micro_batches]]
 
 
-def num_micro_batches(accumulate: int, *, batch_size: int, num_processes: int, is_independent: bool) -> int:
-    """Micro-batches of each process.
+def resolve_accumulate(accumulate: int, *, batch_size: int, num_processes: int, is_independent: bool) -> int:
+    """How many micro-batches each process computes, from the flag `accumulate`.
 
     If images are `is_independent` of each other (frozen batch norm), one process divides an even batch into two, as
     two processes would: then one and two processes compute the same bits on a CPU.

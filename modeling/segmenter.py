@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modeling.pretrained.loaded_model import LoadedModel, Palette, load_model
+from modeling.pretrained.loaded_model import LoadedModel, load_model
 from utils.distributed.device import select_device
 from utils.errors import UserError
 from utils.images import find_transpose, open_image, to_rgb
 from utils.inference import Predictor, default_stride, require_no_gaps
-from utils.palettes import palette_image
+from utils.palettes import Palette, palette_image
 from utils.scoring.visualize import overlay
 
 

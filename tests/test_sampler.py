@@ -3,7 +3,7 @@
 import pytest
 
 from dataloaders import ResumableBatchSampler
-from dataloaders.sampler import num_micro_batches
+from dataloaders.sampler import resolve_accumulate
 from utils.errors import UserError
 
 
@@ -64,7 +64,7 @@ def test_a_batch_that_cannot_be_divided_or_filled_is_an_error():
 def test_one_process_divides_an_even_batch_of_independent_images_as_two_do(
     accumulate, batch_size, num_processes, is_independent, expected
 ):
-    number = num_micro_batches(
+    number = resolve_accumulate(
         accumulate, batch_size=batch_size, num_processes=num_processes, is_independent=is_independent
     )
     assert number == expected

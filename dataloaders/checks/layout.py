@@ -27,11 +27,13 @@ def first_five(values: Sequence[object]) -> str:
 def require_folder(folder: Path, dataset: str, wanted: str) -> Path:
     """`folder`. Raises UserError if it does not exist: with `wanted`, its expected content, and how to set the root."""
     if not folder.is_dir():
-        raise UserError(
-            f"{dataset}: no folder {folder} (looked for {wanted}): give --data-root DIR, "
-            f"set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py{hint(folder, dataset)}"
-        )
+        raise UserError(f"{dataset}: no folder {folder} (looked for {wanted}): {how_to_set_root(folder, dataset)}")
     return folder
+
+
+def how_to_set_root(path: Path, dataset: str, flag: str = "--data-root DIR") -> str:
+    """End of a message that `path` is missing: the ways to set the root, and whose root this one looks like."""
+    return f"give {flag}, set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py{hint(path, dataset)}"
 
 
 def hint(path: Path, dataset: str) -> str:

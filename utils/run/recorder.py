@@ -51,8 +51,8 @@ class Recorder:
     def log_validation(self, scores: dict, examples: Sequence[Example], *, step: int, out_stride: int) -> None:
         if not is_main_process():
             return
-        how = {"protocol": "whole", "out_stride": out_stride, "step": step}
-        self.folder.writer.replace(self.folder.metrics, render_metrics(scores, **how))
+        settings = {"protocol": "whole", "out_stride": out_stride, "step": step}
+        self.folder.writer.replace(self.folder.metrics, render_metrics(scores, **settings))
         self.tensorboard.examples(examples, self.palette, step)
         self.folder.writer.replace(self.folder.sheet, png(grid(examples, self.classes, self.palette)))
 
