@@ -1,5 +1,6 @@
 """Training runs for tests: in this process, or as processes that tests can signal and kill."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 import train
 from utils.run.folder import RunFolder
@@ -55,20 +58,35 @@ def torchrun(processes: int, *more: str) -> list[str]:
 
 
 def begin(arguments: Sequence[str], environment: dict | None = None, cwd: Path | None = None) -> subprocess.Popen:
-    """A process in a group of its own, as a shell starts it."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    """A process in a group of its own, as a shell starts it. After SIGABRT it prints where each thread was."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | (environment or {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(arguments, env=environment, cwd=cwd, text=True, start_new_session=True, **pipes)
 
 
 def end(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr). Raises TimeoutExpired for a process that does not end by itself."""
+    """(exit status, stdout, stderr). A process that does not end by itself fails the test, with its stacks."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
+        tree = [process.pid, *descendants(process.pid)]
+        for deadly in (signal.SIGABRT, signal.SIGKILL):
+            for pid in tree:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, deadly)
+            time.sleep(2)
+        out, err = process.communicate(timeout=10)
+        pytest.fail(f"no end within {seconds} s: {process.args}, processes {tree}\n{out[-2000:]}\n{err[-20000:]}")
     return process.returncode, out, err
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, their children and so on; none where /proc does not tell."""
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, tasks.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
 
 
 def complete(arguments: Sequence[str], environment: dict | None = None, cwd: Path | None = None) -> str:

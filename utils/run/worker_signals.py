@@ -1,27 +1,25 @@
-"""What a signal to the whole process group, job or machine does in a data worker: nothing, until its parent is done."""
+"""Data workers ignore signals to their whole group or job, and end with their parent, whichever way it ends."""
 
+import atexit
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
+from multiprocessing import util  # noqa: F401  its exit handler is registered first, so it runs after ours
 from types import TracebackType
 
 ORPHAN_SECONDS = 0.5
 
 
 def ignore_signals_in_worker() -> None:
-    """Ignore SIGINT, SIGUSR1 and SIGTERM, except a SIGTERM of the parent: with it Python ends workers at its exit."""
+    """The training process alone decides what SIGINT, SIGTERM and SIGUSR1 mean."""
     sys.excepthook = hide_connection_errors
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "SIGUSR1"):  # Windows, where no signal reaches a group
-        return
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if not hasattr(signal, "sigtimedwait"):  # macOS does not tell the sender of a signal: leave the group instead
-        os.setpgid(0, 0)
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=exit_when_parent_asks, daemon=True).start()
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows has no SIGUSR1
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def hide_connection_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -33,10 +31,19 @@ def hide_connection_errors(kind: type[BaseException], error: BaseException, trac
         sys.__excepthook__(kind, error, trace)
 
 
-def exit_when_parent_asks() -> None:
-    """Exit also when the parent is dead: the files and connections it left open must not outlive it."""
+def exit_with_parent() -> None:
+    """Exit when the parent is dead: the files and connections it left open must not outlive it."""
     parent, starter = multiprocessing.parent_process(), os.getppid()  # starter: the parent, or its fork server
-    received = None
-    while os.getppid() == starter and parent.is_alive() and (received is None or received.si_pid != parent.pid):
-        received = signal.sigtimedwait({signal.SIGTERM}, ORPHAN_SECONDS)
+    while os.getppid() == starter and parent.is_alive():
+        time.sleep(ORPHAN_SECONDS)
     os._exit(0)
+
+
+@atexit.register
+def kill_workers() -> None:
+    """Before Python waits for its workers without a limit, after a SIGTERM that they ignore or that came too early."""
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise for a killed worker
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
