@@ -11,10 +11,10 @@ from pathlib import Path
 
 from config.inference_flags import add_inference_flags, add_source_flags, network_flags, window_flags
 from config.train_flags import add_device_flags
-from dataloaders import DATASETS, SegmentationDataset, build_dataset, eval_loader
+from dataloaders import DATASETS, SegmentationDataset, build_dataset, eval_loader, start_workers
 from dataloaders.transforms import CenterCrop, whole_image
 from modeling.pretrained.loaded_model import LoadedModel, load_model
-from utils.distributed import is_main_process, print_main, process_group, rank, world_size
+from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
 from utils.distributed.device import select_device
 from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def evaluate(args: argparse.Namespace, given: set[str]) -> int:
     device = select_device(args.device)
-    with process_group(device):
+    with process_group():
         loaded = load_model(
             args.checkpoint, weights_from=args.weights_from, network=network_flags(args, given),
             out_stride=args.out_stride, is_partial=args.partial_weights,
@@ -76,6 +76,8 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             dataset, workers=args.workers, pin_memory=device.type == "cuda", rank=rank(), world_size=world_size(),
             transform=CenterCrop(how["crop_size"][0]) if args.protocol == "center-crop" else whole_image,
         )  # fmt: skip
+        start_workers(loader)
+        connect(device)
         observers = make_observers(args, dataset)
         confusion, examples = score(
             predictor, loader, num_classes=len(dataset.classes), device=device, num_examples=4,

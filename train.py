@@ -15,14 +15,14 @@ from config.describe import describe
 from config.resolve import runs_folder
 from config.start import Start, find_start
 from config.train_flags import train_parser
-from dataloaders import SegmentationDataset, build_dataset, check_labels, eval_loader, train_loader
+from dataloaders import SegmentationDataset, build_dataset, check_labels, eval_loader, start_workers, train_loader
 from dataloaders.sampler import resolve_accumulate
 from engine import Settings, Trainer
 from modeling import Architecture, DeepLab
 from modeling.batch_norm import require_two_images, sync_batch_norm
 from modeling.pretrained.load import load_backbone_weights, load_initial_weights, preprocessing_of
 from utils.class_weights import class_weights
-from utils.distributed import is_main_process, print_main, process_group, rank, world_size
+from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
 from utils.distributed.device import make_deterministic, select_device
 from utils.flags import parse, run_command
 from utils.losses import build_loss
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(flags: argparse.Namespace, given: set[str]) -> int:
     device = select_device(flags.device)
-    with setup_signals(), process_group(device):
+    with setup_signals(), process_group():
         start = find_start(flags, given)
         args = start.args
         if args.deterministic:
@@ -56,6 +56,8 @@ def train(flags: argparse.Namespace, given: set[str]) -> int:
         architecture = Architecture.from_config(vars(args), num_classes=len(train_set.classes))
         model = build_network(args, architecture, start, device)
         train_batches, val_batches = build_loaders(args, model, train_set, val_set, device)
+        start_workers(train_batches, val_batches)
+        connect(device)
         sampler = train_batches.batch_sampler
         optimizer = build_sgd(
             model, model.backbone, lr=args.lr, head_lr_factor=args.head_lr_factor, weight_decay=args.weight_decay,

@@ -7,7 +7,7 @@ from dataloaders.base import IGNORE_INDEX, SegmentationDataset
 from dataloaders.checks.layout import Report, raise_first
 from dataloaders.checks.scan import check_labels
 from dataloaders.datasets import EvalDataset, TrainDataset
-from dataloaders.loaders import eval_loader, train_loader
+from dataloaders.loaders import eval_loader, start_workers, train_loader
 from dataloaders.sampler import ResumableBatchSampler
 from dataloaders.transforms import RandomScaleCrop
 from mypath import Path as Roots
@@ -16,7 +16,8 @@ from utils.palettes import Palette
 
 __all__ = [
     "DATASETS", "IGNORE_INDEX", "EvalDataset", "RandomScaleCrop", "ResumableBatchSampler", "SegmentationDataset",
-    "TrainDataset", "build_dataset", "check_labels", "class_names", "eval_loader", "train_loader",
+    "TrainDataset", "build_dataset", "check_labels", "class_names", "eval_loader", "start_workers",
+    "train_loader",
 ]  # fmt: skip
 
 # name -> "module.Class", imported on demand: VOC does not need pycocotools, COCO does not need SciPy

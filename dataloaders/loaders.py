@@ -59,7 +59,20 @@ def eval_loader(
     """Batches of one image, since sizes differ. A process loads every `world_size`-th image, none of them twice."""
     samples = EvalDataset(dataset, transform, skip_broken=skip_broken)
     subset = Subset(samples, range(rank, len(dataset), world_size))
-    return DataLoader(subset, num_workers=workers, pin_memory=pin_memory, worker_init_fn=init_worker)
+    return DataLoader(
+        subset,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        worker_init_fn=init_worker,
+    )
+
+
+def start_workers(*loaders: DataLoader | None) -> None:
+    """Start the workers of loaders made here, which then stay; `utils.distributed.connect` says why before it."""
+    for loader in loaders:
+        if loader is not None and loader.num_workers:
+            iter(loader)
 
 
 def init_worker(_worker: int) -> None:

@@ -54,14 +54,40 @@ def test_a_user_error_is_one_line_of_the_first_process(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+FORKING = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import torch.distributed as dist
+def look():
+    print("forks", "connected" if dist.is_initialized() else "alone", flush=True)
+os.register_at_fork(before=look)
+import evaluate, train
+sys.exit({"train": train, "evaluate": evaluate}[sys.argv[2]].main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+def test_no_process_is_forked_once_the_ranks_are_connected(data, tmp_path):
+    """Such a fork inherited a lock of Python's about once in 500 times, and its parent waited forever."""
+    (tmp_path / "forking.py").write_text(FORKING)
+    start = [sys.executable, *torchrun(2), str(tmp_path / "forking.py"), str(ROOT)]
+    _, _, *flags = command(data, tmp_path / "run", "--epochs", "2", "--workers", "1")
+    checkpoint = tmp_path / "run/folder/x/experiment_0/checkpoint.pth.tar"
+    scoring = ["--checkpoint", str(checkpoint), "--device", "cpu", "--workers", "1", "--out", str(tmp_path / "scores")]
+    for arguments, num_forks in ((["train", *flags], 4), (["evaluate", *scoring], 2)):
+        out = complete([*start, *arguments])
+        assert out.count("forks alone") == num_forks and "forks connected" not in out
+
+
 RESTARTED = """
 import os, signal, sys, time, torch
 sys.path.insert(0, sys.argv[1])
-from utils.distributed import all_reduce, process_group
+from utils.distributed import all_reduce, connect, process_group
 rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 if attempt == 1 and rank == 1:
     time.sleep(3)  # long enough for the others to read what the dead rank 1 left in torchrun's store
-with process_group(torch.device("cpu")):
+with process_group():
+    connect(torch.device("cpu"))
     total = int(all_reduce(torch.ones(1)))
     if attempt == 0 and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,12 @@
 """Communication between the processes that torchrun starts. In a single process nothing is communicated."""
 
 import contextlib
+import json
 import os
+import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, count
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -11,28 +14,56 @@ from torch import Tensor, nn
 
 from utils.distributed import rendezvous
 
+PAUSE = 0.05  # seconds between two looks for a value of the first process
+
+
+class Member(NamedTuple):
+    """This process among those of torchrun, and the store that all of them read and write."""
+
+    store: dist.Store
+    rank: int
+    world_size: int
+    received: Iterator[int]  # numbers the calls of `broadcast`
+
+
+member: Member | None = None  # within `process_group`, where there are several processes
+
 
 @contextlib.contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Within the block the processes of torchrun form a group: NCCL if `device` is a GPU, else gloo."""
+def process_group() -> Iterator[None]:
+    """Within the block the processes of torchrun know each other; after `connect` they also exchange tensors."""
+    global member
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    store, rank, world = rendezvous.join()
-    backend = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
-    dist.init_process_group(**backend, store=store, rank=rank, world_size=world)
+    member = Member(*rendezvous.join(), count())
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        member = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def connect(device: torch.device) -> None:
+    """Start NCCL if `device` is a GPU, else gloo. Start the data workers before.
+
+    Threads of the backend enter and leave the Python interpreter. A process that is forked at such a moment inherits
+    a lock of the interpreter that nobody releases (seen with gloo and Python 3.11).
+    """
+    if member is None:
+        return
+    backend = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+    known = {"store": member.store, "rank": member.rank, "world_size": member.world_size}
+    dist.init_process_group(**backend, **known, timeout=rendezvous.TIMEOUT)
 
 
 def world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return member.world_size if member else 1
 
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return member.rank if member else 0
 
 
 def local_rank() -> int:
@@ -65,11 +96,18 @@ def all_sums(values: Sequence[float], device: torch.device) -> list[float]:
 
 
 def broadcast(value: object) -> object:
-    """The value of the first process, in every process."""
-    values = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(values)
-    return values[0]
+    """The value (plain, as JSON has them) of the first process, in every process; needs no `connect`.
+
+    The others look for it in the store as long as it takes: no collective that times out.
+    """
+    if member is None:
+        return value
+    key = f"broadcast/{next(member.received)}"
+    if member.rank == 0:
+        member.store.set(key, json.dumps(value))
+    while not member.store.check([key]):
+        time.sleep(PAUSE)
+    return json.loads(member.store.get(key))
 
 
 def all_gather(value: object) -> list:
