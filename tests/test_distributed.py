@@ -68,7 +68,7 @@ sys.exit({"train": train, "evaluate": evaluate}[sys.argv[2]].main(sys.argv[3:]))
 
 @pytest.mark.slow
 def test_no_process_is_forked_once_the_ranks_are_connected(data, tmp_path):
-    """Such a fork inherited a lock of Python's about once in 500 times, and its parent waited forever."""
+    """About 1 in 6,000 such forks inherits a lock of the interpreter, and its parent waits forever."""
     (tmp_path / "forking.py").write_text(FORKING)
     start = [sys.executable, *torchrun(2), str(tmp_path / "forking.py"), str(ROOT)]
     _, _, *flags = command(data, tmp_path / "run", "--epochs", "2", "--workers", "1")
