@@ -29,11 +29,13 @@ def train_loader(
 ) -> DataLoader:
     """Random crops in the micro-batches of `ResumableBatchSampler`, which is its `batch_sampler`.
 
+    It is empty before the first `set_position`, so that its workers start without loading anything.
     Padding has the color `mean` (RGB, 0..1). Raises UserError for a batch that the sampler cannot make.
     """
     sampler = ResumableBatchSampler(
         len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, accumulate=accumulate
     )
+    sampler.set_position(0, sampler.steps_per_epoch)
     fill = tuple(round(255 * value) for value in mean)
     crop = RandomScaleCrop(crop_size, fill=fill, base_size=base_size)
     return DataLoader(
@@ -69,7 +71,10 @@ def eval_loader(
 
 
 def start_workers(*loaders: DataLoader | None) -> None:
-    """Start the workers of loaders made here, which then stay; `utils.distributed.connect` says why before it."""
+    """Start the workers of loaders made here, which then stay; `utils.distributed.connect` says why before it.
+
+    Those of an `eval_loader` decode their first images at once, and again when it is iterated.
+    """
     for loader in loaders:
         if loader is not None and loader.num_workers:
             iter(loader)

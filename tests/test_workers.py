@@ -11,6 +11,7 @@ from multiprocessing.resource_sharer import DupFd
 import pytest
 from running import ROOT, begin, command, end
 
+from dataloaders import build_dataset, start_workers, train_loader
 from utils.run.worker_signals import hide_connection_errors, ignore_signals_in_worker
 
 LOADING = """
@@ -67,6 +68,23 @@ def test_workers_of_every_start_method_load_the_same_batches_and_end_with_their_
     while any(map(is_alive, workers)) and time.monotonic() < last:
         time.sleep(0.1)
     assert len(workers) == 2 and not any(map(is_alive, workers))
+
+
+def test_started_workers_load_nothing_until_a_position_is_set(folder_root):
+    """Two workers that were started give the batches of the process itself, from the position that is set."""
+
+    def batches(workers: int) -> list[tuple]:
+        loader = train_loader(
+            build_dataset("folder", "train", root=str(folder_root)), crop_size=(33, 33), base_size=None, batch_size=2,
+            mean=(0.5, 0.5, 0.5), accumulate=1, seed=1, rank=0, world_size=1, workers=workers, pin_memory=False,
+            skip_broken=False,
+        )  # fmt: skip
+        start_workers(loader)
+        assert list(loader) == []
+        loader.batch_sampler.set_position(3, 1)
+        return [(batch["id"], batch["image"].tolist(), batch["label"].tolist()) for batch in loader]
+
+    assert len(batches(0)) == 2 and batches(2) == batches(0)
 
 
 @pytest.mark.slow

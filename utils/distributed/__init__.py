@@ -23,7 +23,7 @@ class Member(NamedTuple):
     store: dist.Store
     rank: int
     world_size: int
-    received: Iterator[int]  # numbers the calls of `broadcast`
+    calls: Iterator[int]  # numbers those of `broadcast`
 
 
 member: Member | None = None  # within `process_group`, where there are several processes
@@ -83,7 +83,7 @@ def print_main(text: str) -> None:
 
 def all_reduce(tensor: Tensor) -> Tensor:
     """The sum over all processes, in place."""
-    if dist.is_initialized():
+    if member:
         dist.all_reduce(tensor)
     return tensor
 
@@ -102,7 +102,7 @@ def broadcast(value: object) -> object:
     """
     if member is None:
         return value
-    key = f"broadcast/{next(member.received)}"
+    key = f"broadcast/{next(member.calls)}"
     if member.rank == 0:
         member.store.set(key, json.dumps(value))
     while not member.store.check([key]):
@@ -113,7 +113,7 @@ def broadcast(value: object) -> object:
 def all_gather(value: object) -> list:
     """The values of all processes, in the order of their ranks."""
     values = [value] * world_size()
-    if dist.is_initialized():
+    if member:
         dist.all_gather_object(values, value)
     return values
 
@@ -125,13 +125,13 @@ def gather_flat(values: list) -> list:
 
 def sync_buffers(model: nn.Module) -> None:
     """Copy the first process's buffers (batch-norm statistics) to all: those that its checkpoint holds."""
-    if dist.is_initialized():
+    if member:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` in DistributedDataParallel; in a single process `model` itself."""
-    if not dist.is_initialized():
+    if member is None:
         return model
     return nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
