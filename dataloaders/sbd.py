@@ -7,7 +7,15 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from dataloaders.base import SegmentationDataset
-from dataloaders.checks.layout import Names, Report, files_by_id, match_files, raise_first, read_ids
+from dataloaders.checks.layout import (
+    Names,
+    Report,
+    files_by_id,
+    match_files,
+    raise_first,
+    read_ids,
+    ways_to_set_root,
+)
 from dataloaders.merged import MergedDataset
 from dataloaders.voc import VOC
 from utils.errors import BrokenImage, UserError
@@ -52,7 +60,7 @@ def find_sbd(root: Path) -> Path:
             return folder
     raise UserError(
         f"sbd: no img/ and cls/ in {root}, in its dataset/ or in its benchmark_RELEASE/dataset/: "
-        "give --sbd-root DIR, set DEEPLAB_SBD_ROOT, or edit mypath.py"
+        f"{ways_to_set_root('sbd', '--sbd-root DIR')}"
     )
 
 

@@ -33,7 +33,11 @@ def require_folder(folder: Path, dataset: str, wanted: str) -> Path:
 
 def how_to_set_root(path: Path, dataset: str, flag: str = "--data-root DIR") -> str:
     """End of a message that `path` is missing: the ways to set the root, and whose root this one looks like."""
-    return f"give {flag}, set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py{hint(path, dataset)}"
+    return f"{ways_to_set_root(dataset, flag)}{hint(path, dataset)}"
+
+
+def ways_to_set_root(dataset: str, flag: str) -> str:
+    return f"give {flag}, set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py"
 
 
 def hint(path: Path, dataset: str) -> str:

@@ -64,7 +64,7 @@ def load_model(
         print_main(f"weights {source}: {report}")
     warn_of_untrained(content.get("untrained", ()), source)
     classes, palette = classes_and_palette(content, architecture.num_classes, names)
-    model.to(memory_format=torch.channels_last)  # on a CPU 0.6 of the time, and less memory
+    model.to(memory_format=torch.channels_last)  # on a CPU in less time and memory
     return LoadedModel(model.eval(), classes, palette, config, source)
 
 
