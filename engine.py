@@ -2,30 +2,29 @@
 
 import contextlib
 import math
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from utils.distributed import all_sums, gather_flat, rank, sync_buffers, world_size, wrap
-from utils.distributed.device import tune_convolutions
+from utils.distributed import gather_flat, rank, sync_buffers, world_size, wrap
+from utils.distributed.device import autocast, tune_convolutions
+from utils.distributed.sums import AllSums, float64
+from utils.ema import AveragedNetwork
 from utils.errors import RunFailed
 from utils.inference import Normalize, Predictor
-from utils.optim import restore_optimizer
-from utils.progress import print_above_bar, progress
+from utils.optim import init_momentum, restore_optimizer, step_with_mean
+from utils.progress import StepMeter, print_above_bar, progress
 from utils.run.broken import broken_files
 from utils.run.checkpoint import require_finite
 from utils.run.recorder import Recorder
 from utils.run.signals import InterruptibleLoader, StopRequest, StopSignals
 from utils.scoring.loop import score
 from utils.seeding import seed_everything
-
-AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class SegmentationModel(Protocol):
@@ -49,11 +48,22 @@ class Settings:
     save_every: int | None = None  # steps
     eval_interval: int = 1  # epochs
     accumulate: int = 1
-    amp: str = "off"
+    amp: str = "off"  # or bf16, fp16
     ema_decay: float = 0.0
     channels_last: bool = False
     compile: bool = False
     num_examples: int = 4  # images of a validation to draw
+
+
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step that the device may not have finished. `sums`: of the loss, of the weights, broken files, requests."""
+
+    number: int  # in the run, from 1
+    lr: float
+    ids: list[str]
+    broken: list[str]
+    sums: AllSums
 
 
 class Trainer:
@@ -86,14 +96,11 @@ class Trainer:
         self.normalize = Normalize(model.mean, model.std, device)
         self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
-        self.ema = None
-        if settings.ema_decay:
-            average = get_ema_multi_avg_fn(settings.ema_decay)
-            self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        init_momentum(optimizer)
+        self.ema = AveragedNetwork(model, settings.ema_decay) if settings.ema_decay else None
         self.network = wrap(model, device)
         if settings.compile:
             self.network = torch.compile(self.network)
-        self.amp_type = AMP_TYPES[settings.amp]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.steps_per_epoch = train_loader.batch_sampler.steps_per_epoch
         self.last_step = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
@@ -102,6 +109,8 @@ class Trainer:
         self.best_miou: float | None = None
         self.epoch_losses, self.epoch_seconds = 0.0, 0.0  # sums over the current epoch
         self.scores: dict | None = None  # of the last validation
+        self.launched: deque[LaunchedStep] = deque()
+        self.lag = 1 if device.type == "cuda" else 0  # steps to launch before the loss of one is read
         self.request = StopRequest(stop=0, save=False)
 
     @property
@@ -131,26 +140,23 @@ class Trainer:
         tune_convolutions(True)
         self.train_loader.batch_sampler.set_position(self.epoch, first)
         batches = iter(self.train_loader)
-        seconds_before, start = self.epoch_seconds, time.monotonic()
         with progress(f"epoch {self.epoch + 1}/{self.settings.epochs}", first, self.steps_per_epoch) as bar:
-            for step_in_epoch in range(first, end):
-                loss = self.train_step([next(batches) for _ in range(self.settings.accumulate)])
-                seconds = time.monotonic() - start
-                self.epoch_losses += loss
-                self.epoch_seconds = seconds_before + seconds
-                speed = (step_in_epoch + 1 - first) * self.settings.batch_size / seconds
-                bar.set_postfix_str(f"loss {loss:.4f}, lr {self.learning_rate:.2e}, {speed:.1f} images/s", False)
-                bar.update()
-                self.recorder.log_step(self.step, loss=loss, lr=self.learning_rate, images_per_second=speed)
-                self.save_if_due()
+            meter = StepMeter(bar, self.settings.batch_size, self.epoch_seconds)
+            for _ in range(first, end):
+                self.launched.append(self.train_step([next(batches) for _ in range(self.settings.accumulate)]))
+                self.finish_steps(meter, keep=self.lag)
+                if self.is_save_due():
+                    self.finish_steps(meter)
+                    self.save()
                 if self.request.stop:
-                    return
+                    break
+            self.finish_steps(meter)
 
-    def train_step(self, micro_batches: list[dict]) -> float:
-        """One optimizer step. Returns its loss: the mean over the labeled pixels of all micro-batches and processes.
+    def train_step(self, micro_batches: list[dict]) -> LaunchedStep:
+        """One optimizer step, without waiting for the device. It changes no weight if its loss is not finite.
 
         A micro-batch is `{"image": uint8 [B, 3, H, W], "label": uint8 [B, H, W], "id": [str] * B}`; 255 in a label is
-        ignored. Raises RunFailed for a loss that is not finite, before the weights change.
+        ignored.
         """
         seed_everything(self.settings.seed, self.step, rank())  # of dropout
         self.set_lr(self.step)
@@ -160,15 +166,29 @@ class Trainer:
         pixels = sum(batch["label"].numel() for batch in micro_batches) * world_size()
         sums = [self.backward(batch, pixels, is_last=batch is micro_batches[-1]) for batch in micro_batches]
         broken = broken_files(micro_batches)
-        total, weight, num_broken = self.exchange([*torch.stack(sums).cpu().double().sum(0).tolist(), len(broken)])
-        if num_broken:
-            self.recorder.add_broken(gather_flat(broken))
-        loss = total / weight if weight else total
-        if not math.isfinite(loss):
-            self.raise_non_finite(loss, micro_batches)
-        self.update(scale=pixels * world_size() / weight if weight else 0.0)
+        # One all_reduce carries the loss and the stop and save requests
+        own = [float64(torch.stack(sums)).sum(0), [len(broken), *self.signals.pop_flags()]]
+        sums = AllSums(*own, device=self.device)
+        self.update(*sums.tensor[:2], pixels=pixels)
         self.step += 1
-        return loss
+        ids = [key for batch in micro_batches for key in batch["id"]]
+        return LaunchedStep(self.step, self.learning_rate, ids, broken, sums)
+
+    def finish_steps(self, meter: StepMeter, *, keep: int = 0) -> None:
+        """Read and log the launched steps but the last `keep`. Raises RunFailed for a loss that is not finite."""
+        while len(self.launched) > keep:
+            step = self.launched.popleft()
+            total, weight, num_broken, *flags = step.sums.read()
+            if num_broken:
+                self.recorder.add_broken(gather_flat(step.broken))
+            loss = total / weight if weight else total
+            if not math.isfinite(loss):
+                self.raise_non_finite(loss, step)
+            self.add_requests(flags)
+            self.epoch_losses += loss
+            speed = meter.update(loss, step.lr)
+            self.epoch_seconds = meter.seconds
+            self.recorder.log_step(step.number, loss=loss, lr=step.lr, images_per_second=speed)
 
     def backward(self, batch: dict, pixels: int, *, is_last: bool) -> Tensor:
         """Add the gradients of the summed loss / `pixels`. Returns [sum of the loss, sum of the weights]."""
@@ -178,27 +198,29 @@ class Trainer:
         # DDP exchanges the gradients of all micro-batches once, with the last
         is_local = world_size() > 1 and not is_last
         with self.network.no_sync() if is_local else contextlib.nullcontext():
-            with torch.autocast(self.device.type, self.amp_type, enabled=self.amp_type is not None):
+            with autocast(self.settings.amp, self.device):
                 logits = self.network(image)
             total, weight = self.criterion(logits.float(), label)
-            self.scaler.scale(total / pixels).backward()
+            # NaN instead of 1 if the loss is not finite: then no gradient is, as `step_with_mean` needs it
+            factor = 1 + 0 * total.detach()
+            self.scaler.scale(factor * total / pixels).backward()
         return torch.stack([total.detach(), weight.detach()])
 
-    def exchange(self, values: list[float]) -> list[float]:
-        """The sum of each value over the processes; the same all_reduce carries stop and save requests."""
-        sums = all_sums([*values, *self.signals.pop_flags()], self.device)
-        self.request = self.signals.decode(sums[len(values) :])
-        return sums[: len(values)]
-
-    def update(self, *, scale: float) -> None:
-        """Step the optimizer with the gradients times `scale`."""
-        self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)  # one kernel for all; no public call does it
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+    def update(self, total: Tensor, weight: Tensor, *, pixels: int) -> None:
+        """Step the optimizer: `total` and `weight` are summed over the batch, the gradients those of total / `pixels`,
+        averaged over the processes.
+        """
+        has_labels = weight > 0
+        loss = total / weight.where(has_labels, 1)
+        divisor = (weight / (pixels * world_size())).where(has_labels, 1)
+        step_with_mean(self.optimizer, self.scaler, divisor=divisor, is_finite=loss.isfinite())
         if self.ema is not None:
-            self.ema.update_parameters(self.model)
+            self.ema.update()
+
+    def add_requests(self, flags: Sequence[float]) -> None:
+        """Remember what the summed `flags` of all processes ask for."""
+        new = self.signals.decode(flags)
+        self.request = StopRequest(self.request.stop or new.stop, self.request.save or new.save)
 
     def set_lr(self, step: int) -> None:
         for group in self.optimizer.param_groups:
@@ -208,10 +230,10 @@ class Trainer:
     def learning_rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def raise_non_finite(self, loss: float, micro_batches: list[dict]) -> None:
-        ids = gather_flat([key for batch in micro_batches for key in batch["id"]])
+    def raise_non_finite(self, loss: float, step: LaunchedStep) -> None:
+        ids = gather_flat(step.ids)
         raise RunFailed(
-            f"the loss is {loss} at epoch {self.epoch + 1}, step {self.step + 1}, samples {', '.join(ids)}: no weight "
+            f"the loss is {loss} at epoch {self.epoch + 1}, step {step.number}, samples {', '.join(ids)}: no weight "
             "was changed by it and the last checkpoint is kept; check these samples, or lower the learning rate"
         )
 
@@ -254,10 +276,12 @@ class Trainer:
         sync_buffers(model)
         batches = InterruptibleLoader(self.val_loader, self.signals)
         confusion, examples = score(
-            Predictor(model, self.device), batches, num_classes=len(self.classes), device=self.device,
-            num_examples=self.settings.num_examples,
+            Predictor(model, self.device, amp=self.settings.amp), batches, num_classes=len(self.classes),
+            device=self.device, num_examples=self.settings.num_examples,
         )  # fmt: skip
-        num_interrupted, num_broken = self.exchange([batches.interrupted, len(batches.broken)])
+        own = [batches.interrupted, len(batches.broken), *self.signals.pop_flags()]
+        num_interrupted, num_broken, *flags = AllSums(own, device=self.device).read()
+        self.add_requests(flags)
         if num_interrupted:
             return None
         if num_broken:
@@ -266,17 +290,17 @@ class Trainer:
         self.recorder.log_validation(self.scores, examples, step=self.step, out_stride=model.output_stride)
         return self.scores
 
-    def save_if_due(self) -> None:
+    def is_save_due(self) -> bool:
+        """By --save-every or a request; the end of an epoch or of the run saves by itself."""
         is_due = self.settings.save_every and self.step % self.settings.save_every == 0
-        # The end of an epoch or of the run saves by itself
-        if (is_due or self.request.save) and not self.is_epoch_complete() and self.step < self.last_step:
-            self.save()
-        if self.request.save:
-            print_above_bar(f"asked for by SIGUSR1: checkpoint of step {self.step}")
+        return bool(is_due or self.request.save) and not self.is_epoch_complete() and self.step < self.last_step
 
     def save(self, *, is_best: bool = False) -> None:
         require_finite(self.model, self.step)
         self.recorder.save(self.state_dict, is_best=is_best)
+        if self.request.save and not is_best:
+            print_above_bar(f"asked for by SIGUSR1: checkpoint of step {self.step}")
+            self.request = self.request._replace(save=False)
 
     def state_dict(self) -> dict:
         """Tensors and plain values with which a later process continues as if this one had never stopped."""
@@ -298,10 +322,11 @@ class Trainer:
         """Continue a run at `state`; checkpoints without `counted_step` and `has_best` are those of older versions."""
         self.model.load_state_dict(state["state_dict"])
         restore_optimizer(self.optimizer, state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if self.scaler.is_enabled() and state["scaler"]:  # else it starts with its own initial scale
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
-            self.ema.n_averaged.fill_(state["step"])
+            self.ema.num_updates = state["step"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.last_logged_step = state.get("counted_step", self.epoch * self.steps_per_epoch)
         self.best_miou = state["best_pred"] if state.get("has_best", state["best_pred"] > 0) else None

@@ -15,7 +15,7 @@ from dataloaders import DATASETS, SegmentationDataset, build_dataset, eval_loade
 from dataloaders.transforms import CenterCrop, whole_image
 from modeling.pretrained.loaded_model import LoadedModel, load_model
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
-from utils.distributed.device import select_device
+from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
 from utils.inference import Predictor
@@ -64,12 +64,12 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             out_stride=args.out_stride, is_partial=args.partial_weights,
         )  # fmt: skip
         dataset = open_dataset(args, loaded)
-        how = describe(args, loaded, dataset)
+        how = describe(args, loaded, dataset) | {"amp": resolve_amp(args.amp, device)}
         if not dataset.has_labels and not (args.out or args.save_predictions):
             print_main(f"{no_labels(dataset, args.split)}; --save-predictions DIR would keep the predictions")
             return 0
         predictor = Predictor(
-            loaded.model.to(device), device, scales=args.scales, flip=args.flip,
+            loaded.model.to(device), device, amp=how["amp"], scales=args.scales, flip=args.flip,
             window=how.get("crop_size") if args.protocol == "slide" else None, stride=how.get("stride"),
         )  # fmt: skip
         loader = eval_loader(

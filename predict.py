@@ -75,8 +75,9 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
     )  # fmt: skip
     how = window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
     segmenter = Segmenter(
-        loaded, args.device, scales=args.scales, flip=args.flip, window=how.get("crop_size"), stride=how.get("stride")
-    )
+        loaded, args.device, amp=args.amp, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
+        stride=how.get("stride"),
+    )  # fmt: skip
     loader = DataLoader(
         ImageFiles(list(targets)),
         batch_size=None,

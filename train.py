@@ -23,7 +23,7 @@ from modeling.batch_norm import require_two_images, sync_batch_norm
 from modeling.pretrained.load import load_backbone_weights, load_initial_weights, preprocessing_of
 from utils.class_weights import class_weights
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
-from utils.distributed.device import make_deterministic, select_device
+from utils.distributed.device import make_deterministic, resolve_amp, select_device
 from utils.flags import parse, run_command
 from utils.losses import build_loss
 from utils.lr_schedule import build_schedule
@@ -73,8 +73,9 @@ def train(flags: argparse.Namespace, given: set[str]) -> int:
         )
         settings = Settings(
             epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
-            save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate, amp=args.amp,
-            ema_decay=args.ema, channels_last=args.channels_last, compile=args.compile,
+            save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate,
+            amp=resolve_amp(args.amp, device), ema_decay=args.ema, channels_last=args.channels_last,
+            compile=args.compile,
         )  # fmt: skip
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
         config = vars(args) | describe_environment() | {"dataset_sizes": sizes}
@@ -89,8 +90,8 @@ def train(flags: argparse.Namespace, given: set[str]) -> int:
             if start.checkpoint:
                 restore(trainer, start.checkpoint, start.source)
                 recorder.restore(start.checkpoint)
-            # The checkpoint keeps the flag, as one and two processes resolve it differently
-            return run(trainer, config | {"accumulate": sampler.accumulate})
+            # The checkpoint keeps the flags, as other processes and devices resolve them differently
+            return run(trainer, config | {"accumulate": settings.accumulate, "amp": settings.amp})
 
 
 def build_datasets(args: argparse.Namespace, start: Start) -> tuple[SegmentationDataset, SegmentationDataset | None]:

@@ -6,9 +6,8 @@ from typing import NoReturn
 
 from config.recipes import default_help
 from dataloaders import DATASETS
-from engine import AMP_TYPES
 from modeling import BACKBONES, HEADS
-from utils.distributed.device import DEVICES
+from utils.distributed.device import AMP_TYPES, DEVICES
 from utils.flags import (
     DefaultsFormatter,
     Parser,
@@ -128,7 +127,6 @@ def add_training_flags(group) -> None:
 def add_speed_flags(group) -> None:
     add = group.add_argument
     add_device_flags(group)
-    add("--amp", choices=AMP_TYPES, default="off", help="mixed precision of the training steps")
     add("--channels-last", action=ON_OFF, default=True, help="NHWC memory, faster on GPUs with --amp and on CPUs")
     add("--compile", action="store_true", help="torch.compile the training network")
     add("--deterministic", action="store_true", help="the same bits each time, slower on GPUs")
@@ -137,6 +135,8 @@ def add_speed_flags(group) -> None:
 def add_device_flags(group) -> None:
     add, workers = group.add_argument, min(4, os.cpu_count() or 1)
     add("--device", choices=DEVICES, default="auto", help="auto: CUDA, then MPS, then the CPU")
+    add("--amp", choices=("auto", *AMP_TYPES), default="auto", help="mixed precision; auto: bf16 on a CUDA GPU that "
+        "computes in it, else off")  # fmt: skip
     add("--workers", type=non_negative_int, default=workers, help="processes that load images (0: the main process)")
 
 

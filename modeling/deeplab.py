@@ -30,7 +30,7 @@ class DeepLab(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         low_level, features = self.backbone(image)  # [B, C, H/4, W/4], [B, C, H/output_stride, W/output_stride]
         logits = self.decoder(self.aspp(features), low_level)  # [B, K, H/4, W/4]
-        return resize(logits, image.shape[-2:])  # [B, K, H, W]
+        return resize(logits.float(), image.shape[-2:])  # [B, K, H, W]; in bf16 1 label of 300 would change
 
     @property
     def output_stride(self) -> int:

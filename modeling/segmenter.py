@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from modeling.pretrained.loaded_model import LoadedModel, load_model
-from utils.distributed.device import select_device
+from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
 from utils.images import find_transpose, open_image, to_rgb
 from utils.inference import Predictor, default_stride, require_no_gaps
@@ -48,6 +48,7 @@ class Segmenter:
 
     `checkpoint`: a file of train.py, or the result of `modeling.pretrained.loaded_model.load_model`, which explains
     `weights_from`, `network` (for weights without a description) and `out_stride`. `device`: auto, cpu, cuda or mps.
+    `amp`: off, bf16, fp16, or auto for bf16 on a GPU that computes in it.
     `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands for both sides.
     Raises UserError for a file, device or window that cannot be used.
     """
@@ -57,6 +58,7 @@ class Segmenter:
         checkpoint: str | Path | LoadedModel | None = None,
         device: str = "auto",
         *,
+        amp: str = "auto",
         weights_from: str | None = None,
         network: Mapping | None = None,
         out_stride: int | None = None,
@@ -71,7 +73,8 @@ class Segmenter:
         else:
             loaded = load_model(checkpoint, weights_from=weights_from, network=network, out_stride=out_stride)
         self.classes, self.palette = loaded.classes, loaded.palette
-        self.predictor = Predictor(loaded.model.to(torch_device), torch_device, scales=scales, flip=flip, **sides)
+        views = {"amp": resolve_amp(amp, torch_device), "scales": scales, "flip": flip} | sides
+        self.predictor = Predictor(loaded.model.to(torch_device), torch_device, **views)
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Segmentation:
         """Label an image: a path, a PIL image, or an array uint8 [H, W, 3] or [H, W]. EXIF orientation is applied.

@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight(value):
     samples = rf"loss is {value} at epoch 2, step 5, samples 5a, 5b: no weight was changed"
     with pytest.raises(RunFailed, match=samples):
         trainer.fit()
-    assert trainer.step == 4 and not has_changed(trainer, before[0])
+    assert not has_changed(trainer, before[0])
     assert trainer.recorder.saves[-1] == ("latest", 4)
 
 

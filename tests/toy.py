@@ -113,9 +113,13 @@ def toy_trainer(
     criterion: Callable | None = None,
     signals: object = None,
     state: dict | None = None,
+    is_fused: bool = True,
+    lag: int = 0,
     **settings: object,
 ) -> Trainer:
     """A Trainer of two epochs, unless `settings` say otherwise; resumed where a `state` is given.
+
+    `is_fused` and `lag`: as on CUDA (True, 1), the CPU (True, 0) or MPS (False, 0).
 
     With `before_image` it validates on two batches, and the action of 1 or 2 runs before that batch is scored.
     """
@@ -123,11 +127,13 @@ def toy_trainer(
     model = ToyNetwork()
     group = {"params": list(model.parameters()), "base_lr": 0.1}
     trainer = Trainer(
-        model, criterion or CrossEntropy(), torch.optim.SGD([group], lr=0.1, momentum=0.9), lambda step: 0.9**step,
+        model, criterion or CrossEntropy(), torch.optim.SGD([group], lr=0.1, momentum=0.9, fused=is_fused),
+        lambda step: 0.9**step,
         ToyLoader(steps_per_epoch, before_step or {}), None if before_image is None else ToyLoader(2, before_image),
         settings=Settings(**{"epochs": 2, "batch_size": BATCH_SIZE} | settings), classes=("a", "b", "c"),
         recorder=ToyRecorder(after_step or {}), signals=signals or ToySignals(), device=torch.device("cpu"),
     )  # fmt: skip
+    trainer.lag = lag
     if state is not None:
         trainer.load_state_dict(state)
     return trainer

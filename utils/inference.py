@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.distributed.device import autocast
 from utils.errors import UserError
 from utils.geometry import resize, scaled_side
 
@@ -28,7 +29,8 @@ class Predictor:
 
     A single view of the image gives logits. Several views (`scales`, `flip`) give the mean of their softmax, as in the
     paper. With `window` (height, width) and `stride` (down, across) each view is cut into overlapping windows whose
-    logits are averaged; with `window` None it is passed whole.
+    logits are averaged; with `window` None it is passed whole. `amp` (off, bf16 or fp16): the network computes in mixed
+    precision; the scores are float32.
     """
 
     def __init__(
@@ -36,12 +38,13 @@ class Predictor:
         model: nn.Module,
         device: torch.device,
         *,
+        amp: str = "off",
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         window: tuple[int, int] | None = None,
         stride: tuple[int, int] | None = None,
     ):
-        self.model, self.device = model.eval(), device
+        self.model, self.device, self.amp = model.eval(), device, amp
         self.normalize = Normalize(model.mean, model.std, device)
         self.scales, self.flip, self.window, self.stride = tuple(scales), flip, window, stride
 
@@ -76,11 +79,12 @@ class Predictor:
 
     def logits(self, image: Tensor) -> Tensor:
         """Logits [B, K, H, W] of a normalized image, whole or in windows."""
-        if self.window is None:
-            return whole_image_logits(self.model, image, output_stride=self.model.output_stride)
-        return sliding_window_logits(
-            self.model, image, window=self.window, stride=self.stride, output_stride=self.model.output_stride
-        )
+        with autocast(self.amp, self.device):
+            if self.window is None:
+                return whole_image_logits(self.model, image, output_stride=self.model.output_stride)
+            return sliding_window_logits(
+                self.model, image, window=self.window, stride=self.stride, output_stride=self.model.output_stride
+            )
 
 
 def default_stride(window: Sequence[int]) -> tuple[int, ...]:

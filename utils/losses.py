@@ -73,17 +73,15 @@ class OHEMLoss(CrossEntropy):
         self.fraction = fraction
 
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        losses = self.pixel_losses(logits, label)
-        weights = self.pixel_weights(label)
-        total, weight = logits.sum() * 0, weights.sum() * 0  # without a labeled pixel the gradient is 0, not missing
-        for image_losses, image_weights, image_label in zip(losses * weights, weights, label, strict=True):
-            is_labeled = image_label != IGNORE_INDEX
-            count = int(is_labeled.sum())
-            if count:
-                hardest = image_losses[is_labeled].topk(max(1, round(self.fraction * count)))
-                total = total + hardest.values.sum()
-                weight = weight + image_weights[is_labeled][hardest.indices].sum()
-        return total, weight
+        weights = self.pixel_weights(label).flatten(1)  # [B, H * W]
+        losses = self.pixel_losses(logits, label).flatten(1) * weights
+        is_labeled = label.flatten(1) != IGNORE_INDEX
+        num_labeled = is_labeled.sum(1, keepdim=True)
+        num_chosen = (self.fraction * num_labeled).round().clamp_min(1)
+        # By ranks, not by indexing: a GPU need not tell the host how many pixels are labeled
+        order = losses.detach().masked_fill(~is_labeled, -1).argsort(dim=1, descending=True, stable=True)
+        is_chosen = (order.argsort(dim=1) < num_chosen) & is_labeled
+        return (losses * is_chosen).sum(), (weights * is_chosen).sum()
 
 
 Builder = Callable[[Tensor | None, float, float], CrossEntropy]  # class weights, focal gamma, OHEM fraction

@@ -1,7 +1,9 @@
 """SGD with every trainable parameter in exactly one group."""
 
+from itertools import chain
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def build_sgd(
@@ -16,7 +18,9 @@ def build_sgd(
 ) -> torch.optim.SGD:
     """SGD over the groups of `parameter_groups`."""
     groups = parameter_groups(model, backbone, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    # On MPS the fused kernel of older PyTorch ignores what `step_with_mean` sets (pytorch/pytorch#186360)
+    is_fused = groups[0]["params"][0].device.type != "mps"
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=is_fused)
 
 
 def parameter_groups(
@@ -52,9 +56,43 @@ def is_decayed(layer: nn.Module, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not is_depthwise
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+def step_with_mean(
+    optimizer: torch.optim.SGD, scaler: torch.amp.GradScaler, *, divisor: Tensor, is_finite: Tensor
+) -> None:
+    """Step with the gradients over `divisor`, or not at all unless `is_finite`: both scalars on the device.
+
+    The fused kernel reads both there, so nothing waits for a GPU. Enabled, `scaler` decides by the gradients alone
+    whether to step: those of a loss that is not finite must not be finite either.
+    """
+    if optimizer.defaults["fused"]:
+        optimizer.grad_scale, optimizer.found_inf = divisor.float(), 1.0 - is_finite.float()
+    elif is_finite:
+        parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(divisor))
+    else:
+        return
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def init_momentum(optimizer: torch.optim.SGD) -> None:
+    """Give each parameter a momentum buffer, with its memory format: the one it has, else zeros.
+
+    Fused SGD would allocate it in its first step, and leave it uninitialized where that step is skipped; it also reads
+    the memory of all tensors in one order.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            buffer = torch.zeros_like(parameter)
+            if (old := optimizer.state[parameter].get("momentum_buffer")) is not None:
+                buffer.copy_(old)
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+
+
+def restore_optimizer(optimizer: torch.optim.SGD, state: dict) -> None:
     """Load the momentum buffers of a checkpoint's `state`, but keep the settings that `optimizer` was built with."""
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, fresh, strict=True):
         group.update(settings)
+    init_momentum(optimizer)

@@ -1,6 +1,7 @@
 """Progress bars, and lines above them."""
 
 import sys
+import time
 
 from tqdm import tqdm
 
@@ -18,6 +19,25 @@ def progress(title: str, first: int, total: int, *, iterable=None, unit: str = "
         iterable, desc=title, initial=first, total=total, unit=unit, mininterval=pause, maxinterval=pause,
         leave=not is_terminal, dynamic_ncols=True, disable=not is_main_process(),
     )  # fmt: skip
+
+
+class StepMeter:
+    """Shows loss, learning rate and speed of the training steps on `bar`; `seconds` begin with those of before."""
+
+    def __init__(self, bar: tqdm, batch_size: int, seconds: float):
+        self.bar, self.batch_size = bar, batch_size
+        self.seconds = self.seconds_before = seconds
+        self.start, self.num_steps = time.monotonic(), 0
+
+    def update(self, loss: float, lr: float) -> float:
+        """Count a step. Returns the images per second since the start of the meter."""
+        elapsed = time.monotonic() - self.start
+        self.num_steps += 1
+        self.seconds = self.seconds_before + elapsed
+        speed = self.num_steps * self.batch_size / elapsed
+        self.bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.1f} images/s", False)
+        self.bar.update()
+        return speed
 
 
 def print_above_bar(text: str) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, count
 from typing import NamedTuple
 
@@ -88,13 +88,6 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def all_sums(values: Sequence[float], device: torch.device) -> list[float]:
-    """The sum of each value over all processes, in float64; `device` is the one they compute on."""
-    # NCCL reduces on GPUs only, gloo on the CPU; MPS, with a single process, has no float64
-    place = device if device.type == "cuda" else torch.device("cpu")
-    return all_reduce(torch.tensor(values, dtype=torch.float64, device=place)).tolist()
-
-
 def broadcast(value: object) -> object:
     """The value (plain, as JSON has them) of the first process, in every process; needs no `connect`.
 
@@ -134,4 +127,9 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` in DistributedDataParallel; in a single process `model` itself."""
     if member is None:
         return model
-    return nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    return nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        broadcast_buffers=False,  # `sync_buffers` does it, before a validation
+        gradient_as_bucket_view=True,
+    )

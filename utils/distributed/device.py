@@ -8,6 +8,7 @@ from utils.distributed import local_rank
 from utils.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def select_device(name: str) -> torch.device:
@@ -31,6 +32,21 @@ def select_device(name: str) -> torch.device:
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
     return torch.device(name)
+
+
+def resolve_amp(name: str, device: torch.device) -> str:
+    """`name` of AMP_TYPES; auto is bf16 on a CUDA GPU that computes in it, else off. Raises UserError for others."""
+    if name not in ("auto", *AMP_TYPES):
+        raise UserError(f"`amp` {name!r} is unknown: give auto, {', '.join(AMP_TYPES)}")
+    if name != "auto":
+        return name
+    is_native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if is_native else "off"
+
+
+def autocast(amp: str, device: torch.device) -> torch.autocast:
+    """Mixed precision by the name in AMP_TYPES."""
+    return torch.autocast(device.type, AMP_TYPES[amp], enabled=amp != "off")
 
 
 def tune_convolutions(is_on: bool) -> None:
