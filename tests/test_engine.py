@@ -31,6 +31,12 @@ def has_changed(trainer: Trainer, before: list[torch.Tensor]) -> bool:
     return any(not torch.equal(one, two) for one, two in zip(before, trainer.model.parameters(), strict=True))
 
 
+# How the loop runs on CUDA, the CPU and MPS
+DEVICES = pytest.mark.parametrize(
+    "how", [{"lag": 1}, {"lag": 0}, {"lag": 0, "is_fused": False}], ids=["cuda", "cpu", "mps"]
+)
+
+
 def raise_signals(number: int, count: int = 1):
     def action() -> None:
         for _ in range(count):
@@ -141,6 +147,67 @@ def test_speed_counts_the_images_of_this_process_in_this_epoch(monkeypatch, caps
     assert resumed.recorder.epochs[-1]["seconds"] == 14  # those of the whole epoch
 
 
+@pytest.mark.parametrize("settings", [{}, {"save_every": 2, "before_image": {}}, {"ema_decay": 0.5, "amp": "bf16"}])
+def test_reading_a_loss_one_step_late_changes_no_result(settings):
+    one, two = (toy_trainer(lag=lag, **settings) for lag in (0, 1))
+    assert one.fit() == two.fit() == 0
+    assert same_end(one, two) and one.recorder.saves == two.recorder.saves
+    for row, other in zip(one.recorder.steps, two.recorder.steps, strict=True):
+        assert (row["step"], row["loss"], row["lr"]) == (other["step"], other["loss"], other["lr"])
+    for state, other in zip(one.recorder.states, two.recorder.states, strict=True):
+        assert differences(state, other) == []
+
+
+def test_a_loss_is_read_while_the_next_step_runs_but_before_a_save():
+    """The steps that were given to the network when the loss of each was read."""
+    given, flags = [], {"save_every": 4, "steps_per_epoch": 6, "epochs": 1}
+    trainer = toy_trainer(
+        lag=1, **flags, after_step=dict.fromkeys(range(1, 7), lambda: given.append(trainer.train_loader.given[-1]))
+    )
+    trainer.fit()
+    assert given == [2, 3, 4, 4, 6, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_on_cuda_a_stop_signal_takes_effect_one_step_later(number):
+    whole = toy_trainer(steps_per_epoch=5, lag=1)
+    whole.fit()
+    trainer = toy_trainer(steps_per_epoch=5, lag=1, before_step={2: raise_signals(number)}, signals=StopSignals())
+    with trainer.signals:
+        assert trainer.fit() == number
+    assert trainer.recorder.saves == [("latest", 3)]
+    assert [row["step"] for row in trainer.recorder.steps] == [1, 2, 3]
+    resumed = toy_trainer(steps_per_epoch=5, lag=1, state=trainer.recorder.states[-1])
+    assert resumed.fit() == 0 and same_end(whole, resumed)
+
+
+def test_backward_is_outside_mixed_precision():
+    """Autocast covers the network alone: neither the loss nor the backward pass."""
+    seen = []
+
+    class Watching(CrossEntropy):
+        def forward(self, logits, label):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            logits.register_hook(lambda _: seen.append(torch.is_autocast_enabled("cpu")))
+            return super().forward(logits, label)
+
+    toy_trainer(amp="bf16", criterion=Watching(), max_steps=1).fit()
+    assert seen == [False, False]
+
+
+@pytest.mark.parametrize("first", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize("second", ["off", "bf16", "fp16"])
+def test_a_resumed_run_may_change_its_precision(first, second):
+    trainer = toy_trainer(amp=first, max_steps=3)
+    trainer.fit()
+    state = trainer.recorder.states[-1]
+    resumed = toy_trainer(amp=second, state=state)
+    before = weights(resumed)
+    assert resumed.fit() == 0 and has_changed(resumed, before)
+    scale = 65536.0 if second == "fp16" else 1.0
+    assert resumed.scaler.get_scale() == scale
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_takes_effect_after_the_step(number):
     whole = toy_trainer()
@@ -217,17 +284,57 @@ def infinite_gradient(logits: torch.Tensor) -> torch.Tensor:
     return (logits * 0).sum().sqrt()
 
 
+@DEVICES
+@pytest.mark.parametrize("amp", ["off", "fp16"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_changes_no_weight(value):
+def test_a_loss_that_is_not_finite_changes_no_weight(value, amp, how):
     before = []
     trainer = toy_trainer(
-        criterion=LossWith({5: lambda _: value}), save_every=1, after_step={4: lambda: before.append(weights(trainer))}
-    )
+        criterion=LossWith({5: lambda _: value}), save_every=1, amp=amp, **how,
+        after_step={4: lambda: before.append(weights(trainer))},
+    )  # fmt: skip
     samples = rf"loss is {value} at epoch 2, step 5, samples 5a, 5b: no weight was changed"
     with pytest.raises(RunFailed, match=samples):
         trainer.fit()
     assert not has_changed(trainer, before[0])
     assert trainer.recorder.saves[-1] == ("latest", 4)
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_first_loss_that_is_not_finite_leaves_the_momentum_at_zero(amp):
+    """On CUDA the next step runs before it is known."""
+    trainer = toy_trainer(criterion=LossWith({1: lambda _: float("nan")}), amp=amp, lag=1, max_steps=1)
+    before = weights(trainer)
+    with pytest.raises(RunFailed, match="loss is nan at epoch 1, step 1"):
+        trainer.fit()
+    assert not has_changed(trainer, before)
+    assert all((state["momentum_buffer"] == 0).all() for state in trainer.optimizer.state.values())
+
+
+@DEVICES
+def test_the_first_step_follows_the_mean_gradient(how):
+    """Over the labeled pixels of the batch; a step without any changes nothing but by momentum."""
+    trainer = toy_trainer(max_steps=1, **how)
+    batch = next(iter(trainer.train_loader))
+    before = [parameter.detach().clone().requires_grad_() for parameter in trainer.model.parameters()]
+    trainer.model.dropout.p = 0.0
+    logits = torch.nn.functional.conv2d((batch["image"] / 255 - 0.5) / 0.25, *before)
+    torch.nn.functional.cross_entropy(logits, batch["label"].long(), ignore_index=255).backward()
+    trainer.fit()
+    for old, new in zip(before, trainer.model.parameters(), strict=True):
+        torch.testing.assert_close(new, old - 0.1 * old.grad)
+
+
+@DEVICES
+def test_a_batch_without_a_label_has_loss_zero_and_no_gradient(how):
+    class Unlabeled(CrossEntropy):
+        def forward(self, logits, label):
+            return super().forward(logits, torch.full_like(label, 255))
+
+    trainer = toy_trainer(criterion=Unlabeled(), **how)
+    before = weights(trainer)
+    assert trainer.fit() == 0 and not has_changed(trainer, before)
+    assert all(row["loss"] == 0 for row in trainer.recorder.steps)
 
 
 def test_weights_that_are_not_finite_are_not_saved():

@@ -8,7 +8,7 @@ from modeling import BACKBONES, build_model
 from modeling.deeplab import batch_norms
 from utils.errors import UserError
 from utils.lr_schedule import lr_factor
-from utils.optim import parameter_groups, restore_optimizer
+from utils.optim import init_momentum, parameter_groups, restore_optimizer
 
 
 def test_poly_at_five_steps():
@@ -82,6 +82,23 @@ def test_restoring_an_optimizer_keeps_its_momentum_and_takes_new_settings():
     restore_optimizer(new, old.state_dict())
     assert new.param_groups[0]["base_lr"] == 5.0 and new.param_groups[0]["momentum"] == 0.5
     assert torch.equal(new.state[weight]["momentum_buffer"], torch.ones(2))
+
+
+def test_momentum_takes_the_memory_format_of_its_parameter():
+    """Fused SGD reads the memory of both in one order: a checkpoint of the other format gives the same step."""
+    value, results = torch.arange(2.0 * 3 * 3 * 3).view(2, 3, 3, 3), []
+    for formats in ((torch.contiguous_format, torch.channels_last), (torch.channels_last, torch.channels_last)):
+        old, new = (nn.Parameter(value.clone(memory_format=each)) for each in formats)
+        first, second = (torch.optim.SGD([parameter], lr=1.0, momentum=0.9, fused=True) for parameter in (old, new))
+        old.grad = new.grad = (value**2).contiguous(memory_format=torch.channels_last)
+        old.grad = old.grad.contiguous(memory_format=formats[0])
+        init_momentum(first)
+        first.step()
+        restore_optimizer(second, first.state_dict())
+        second.step()
+        results.append(new.detach())
+    assert torch.equal(*results)
+    torch.testing.assert_close(results[0], value - 1.9 * value**2)
 
 
 def test_frozen_batch_norm_does_not_change_in_training_steps():
