@@ -79,7 +79,7 @@ def train(flags: argparse.Namespace, given: set[str]) -> int:
         )  # fmt: skip
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
         config = vars(args) | describe_environment() | {"dataset_sizes": sizes}
-        describe(args, architecture, sampler, sizes=sizes, device=device)
+        describe(args, architecture, sampler, sizes=sizes, device=device, amp=settings.amp)
         with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
             extra = {"config": config} | model.preprocessing
             recorder = Recorder(folder, classes=train_set.classes, palette=train_set.palette, extra=extra)

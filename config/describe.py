@@ -1,7 +1,7 @@
 """The first lines of a run: what follows from its flags."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -9,6 +9,7 @@ from dataloaders import ResumableBatchSampler
 from modeling import Architecture
 from modeling.cost import cost
 from utils.distributed import print_main
+from utils.distributed.device import describe_device
 
 
 def describe(
@@ -18,8 +19,9 @@ def describe(
     *,
     sizes: Mapping[str, int],
     device: torch.device,
+    amp: str,
 ) -> None:
-    """Print the cost of the network, the sizes of the data, the batch and the schedule."""
+    """Print the cost of the network, the sizes of the data, the batch, the schedule and the device."""
     height, width = args.crop_size
     parameters, macs = cost(architecture, size=(height, width))
     print_main(
@@ -32,16 +34,34 @@ def describe(
     )
     steps, parts = sampler.steps_per_epoch, "one piece"
     if sampler.num_micro_batches > 1:
-        parts = f"{sampler.world_size} processes x {sampler.accumulate} micro-batches"
+        parts = f"{sampler.world_size} processes x {sampler.accumulate} micro-batches of {sampler.micro_batch_size}"
     print_main(
         f"batch {args.batch_size} in {parts}, {steps} steps an epoch, {steps * args.epochs} in all; "
         f"lr {args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head, {args.lr_scheduler}; "
-        f"{device}, amp {args.amp}, {args.workers} workers"
+        f"{describe_device(device, amp)}, {args.workers} workers"
     )
+    for note in notes(args, sampler, device):
+        print_main(f"note: {note}")
+
+
+def notes(args: argparse.Namespace, sampler: ResumableBatchSampler, device: torch.device) -> Iterator[str]:
+    """What a user may not expect of these flags."""
     for side in args.crop_size:
         if (side - 1) % args.out_stride:
             nearest = round((side - 1) / args.out_stride) * args.out_stride + 1
-            print_main(
-                f"note: crop side {side} is not k*{args.out_stride}+1, where features and pixels align; "
+            yield (
+                f"crop side {side} is not k*{args.out_stride}+1, where features and pixels align; "
                 f"the nearest is {nearest}"
             )
+    if device.type != "cuda" or sampler.world_size == 1:
+        return
+    if sampler.micro_batch_size <= 2:
+        yield (
+            f"each GPU computes {sampler.micro_batch_size} images at once and is not busy: a larger --batch-size, with "
+            "--lr in proportion, makes use of all GPUs (docs/training.md)"
+        )
+    if args.compile and args.sync_bn is not False and not args.freeze_bn:
+        yield (
+            "--compile cannot compile synchronized batch norm, and splits the network at each: --no-sync-bn or "
+            "--freeze-bn avoids it (docs/performance.md)"
+        )

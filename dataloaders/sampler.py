@@ -30,6 +30,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         if size < batch_size:
             raise UserError(f"{size} training images are fewer than `batch_size` {batch_size}: lower it")
         self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.micro_batch_size = batch_size // self.num_micro_batches
         self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self.steps_per_epoch = size // batch_size
         self.epoch = self.first_step = 0

@@ -49,6 +49,16 @@ def autocast(amp: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, AMP_TYPES[amp], enabled=amp != "off")
 
 
+def describe_device(device: torch.device, amp: str) -> str:
+    """The device, its model, and in which precision it computes."""
+    if device.type != "cuda":
+        return f"{device}, amp {amp}"
+    tf32 = (
+        "TF32" if torch.backends.cudnn.allow_tf32 and torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    )
+    return f"{device} ({torch.cuda.get_device_name(device)}), amp {amp}, float32 convolutions in {tf32}"
+
+
 def tune_convolutions(is_on: bool) -> None:
     """Let cuDNN time its algorithms once per input shape: faster for crops, slower if every image has its own shape."""
     torch.backends.cudnn.benchmark = is_on and not torch.are_deterministic_algorithms_enabled()
