@@ -87,7 +87,7 @@ class Segmenter:
         """Label an RGB image that is upright."""
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # uint8 [1, 3, H, W]
         scores, labels = self.predictor.probabilities(pixels)[0].max(0)  # [K, H, W] -> [H, W], [H, W]
-        labels = labels.to("cpu", torch.uint8).numpy()
+        labels = labels.to(torch.uint8).cpu().numpy()  # on the device first: an eighth of the bytes to copy
         return Segmentation(image, labels, scores.float().cpu().numpy(), self.classes, self.palette)
 
 
