@@ -4,9 +4,11 @@ import argparse
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from utils.distributed.failure import exit_at_once, has_lost_peer, is_one_of_several, wait_for_torchrun
 from utils.errors import RunFailed, UserError
 
 # Parameters whose flag has another name; every other flag is --name-of-the-parameter
@@ -48,20 +50,41 @@ def flag(parameter: str) -> str:
 
 def run_command(command: Callable[[], int]) -> int:
     """The exit status of a command: 2 and one line for bad input, 1 and one line for a run that cannot continue, 130
-    for Ctrl-C.
+    for Ctrl-C. One of several processes does not return after an error, but exits with this status at once.
     """
-    rank = os.environ.get("RANK", "0")
-    prefix = "error: " if rank == "0" else f"rank {rank}: error: "
+    if not is_one_of_several():
+        return status_of(command)
+    try:
+        status = status_of(command)
+    except SystemExit as error:
+        status = error.code
+    except Exception as error:
+        if has_lost_peer(error):
+            wait_for_torchrun()
+            write_error("the connection to another process is lost; its own error says why")
+        else:
+            traceback.print_exc()
+        status = 1
+    return exit_at_once(status) if status else 0
+
+
+def status_of(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        line, status = re.sub(r"`(\w+)`", lambda match: flag(match[1]), error.line()), 2
+        write_error(re.sub(r"`(\w+)`", lambda match: flag(match[1]), error.line()))
+        return 2
     except RunFailed as error:
-        line, status = str(error), 1
+        write_error(str(error))
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def write_error(line: str) -> None:
+    rank = os.environ.get("RANK", "0")
+    prefix = "error: " if rank == "0" else f"rank {rank}: error: "
     sys.stderr.write(f"{prefix}{line}\n")  # in one write, so that the lines of several processes stay apart
-    return status
 
 
 def positive_int(text: str) -> int:

@@ -31,7 +31,10 @@ member: Member | None = None  # within `process_group`, where there are several 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """Within the block the processes of torchrun know each other; after `connect` they also exchange tensors."""
+    """Within the block the processes of torchrun know each other; after `connect` they also exchange tensors.
+
+    After an error the backend stays as it is, since to destroy it may wait for peers: see `failure.exit_at_once`.
+    """
     global member
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -41,8 +44,8 @@ def process_group() -> Iterator[None]:
         yield
     finally:
         member = None
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def connect(device: torch.device) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from torch.utils.data import DataLoader
 
+from utils.distributed.failure import has_lost_peer
 from utils.run.broken import broken_files
 
 DUPLICATE_SECONDS = 1.0
@@ -41,9 +42,11 @@ class StopSignals:
         self.previous = {number: signal.signal(number, self.remember) for number in numbers}
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+        if self.received and error and has_lost_peer(error):  # torchrun ends this process because of another one
+            signal.raise_signal(self.received)
 
     def remember(self, number: int, _frame: FrameType | None) -> None:
         if number == SAVE_SIGNAL:
