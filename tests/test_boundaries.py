@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.scoring.boundaries import BoundaryIoU, Trimap, distance_to_other_class, distance_to_void, outline
+from utils.scoring.boundaries import BoundaryIoU, Trimap, narrowest_band, outlines
 from utils.scoring.metrics import ConfusionMatrix
 
 CLASSES = ("a", "b", "c")
@@ -21,13 +21,13 @@ def scene(seed: int, void: float = 0.1, size=(15, 19)) -> tuple[torch.Tensor, to
     return torch.from_numpy(prediction), torch.from_numpy(label)
 
 
-def slow_distance(label: np.ndarray, is_border) -> np.ndarray:
-    """Euclidean distance of each pixel to the nearest one for which `is_border(own value, its value)`."""
+def slow_distance(label: np.ndarray, border: str) -> np.ndarray:
+    """Euclidean distance of each pixel to the nearest border, infinite if there is none."""
     out = np.full(label.shape, np.inf)
+    rows, columns = np.mgrid[: label.shape[0], : label.shape[1]]
     for y, x in np.ndindex(label.shape):
-        for v, u in np.ndindex(label.shape):
-            if is_border(label[y, x], label[v, u]):
-                out[y, x] = min(out[y, x], np.hypot(y - v, x - u))
+        is_border = label == 255 if border == "void" else (label != 255) & (label != label[y, x])
+        out[y, x] = np.hypot(rows - y, columns - x)[is_border].min(initial=np.inf)
     return out
 
 
@@ -48,10 +48,7 @@ def test_trimap_equals_a_slow_computation(border):
         prediction, label = scene(seed, void=0.02)
         trimap.update("", prediction, label)
         values = label.numpy().astype(int)
-        if border == "void":
-            distance = slow_distance(values, lambda own, other: other == 255)
-        else:
-            distance = slow_distance(values, lambda own, other: other not in (own, 255) and own != 255)
+        distance = slow_distance(values, border)
         for width, found in pairs.items():
             inside = (distance <= width) & (values != 255)
             found += zip(values[inside].tolist(), prediction.numpy()[inside].tolist(), strict=True)
@@ -76,13 +73,59 @@ def test_a_label_without_void_has_an_empty_band():
     trimap = Trimap([1, 1000], 3, border="void")
     trimap.update("", prediction, label)
     assert trimap.scores(CLASSES)["miou"] == {"1": None, "1000": None}
-    assert np.isinf(distance_to_void(label.numpy())).all()
 
 
-def test_a_label_of_one_class_has_no_class_border():
-    label = np.zeros((5, 6), np.uint8)
+def single_pixels(random) -> np.ndarray:
+    label = np.full((23, 31), 7, np.uint8)
+    label[random.random(label.shape) < 0.01] = 0
+    return label
+
+
+def stripes(random) -> np.ndarray:
+    """One to four columns wide, with gaps of 255."""
+    label = np.tile(np.repeat(random.integers(0, 3, 20), random.integers(1, 5, 20)), (17, 1)).astype(np.uint8)
+    label[:, random.integers(0, label.shape[1], 12)] = 255
+    return label
+
+
+def patches_in_void(random) -> np.ndarray:
+    """Few labeled pixels, so that the next class is behind 255."""
+    label = np.kron(random.integers(0, 4, (5, 6), dtype=np.uint8), np.ones((5, 5), np.uint8))
+    label[random.random(label.shape) < 0.9] = 255
+    return label
+
+
+def many_classes(random) -> np.ndarray:
+    """All of 0 to 254, and 255."""
+    return random.permutation(np.arange(24 * 32, dtype=np.uint8)).reshape(24, 32)
+
+
+def one_class(random) -> np.ndarray:
+    label = np.zeros((9, 6), np.uint8)
     label[0] = 255
-    assert np.isinf(distance_to_other_class(label)).all()
+    return label
+
+
+LABELS = pytest.mark.parametrize(
+    "make",
+    [
+        single_pixels, stripes, patches_in_void, many_classes, one_class,
+        lambda random: stripes(random)[:1], lambda random: stripes(random).T.copy(),
+        lambda random: np.full((4, 5), 255, np.uint8), lambda random: np.zeros((1, 1), np.uint8),
+    ],
+    ids=["single pixels", "stripes", "patches in void", "many classes", "one class", "one row", "rows", "void",
+         "one pixel"],
+)  # fmt: skip
+
+
+@LABELS
+@pytest.mark.parametrize("border", ["void", "classes"])
+@pytest.mark.parametrize("widths", [(1,), (1, 2, 3, 4, 5, 6, 7, 8), (4, 16, 32), (1000,), (3, 10**6)])
+def test_the_narrowest_band_follows_from_the_distance(make, border, widths):
+    label = make(np.random.default_rng(0))
+    expected = (slow_distance(label, border)[..., None] > np.array(widths)).sum(-1)
+    is_labeled = label != 255
+    assert np.array_equal(narrowest_band(label, widths, border)[is_labeled], expected[is_labeled])
 
 
 def slow_outline(mask: np.ndarray, reach: int) -> np.ndarray:
@@ -94,12 +137,19 @@ def slow_outline(mask: np.ndarray, reach: int) -> np.ndarray:
     return out
 
 
+@LABELS
+@pytest.mark.parametrize("reach", [1, 2, 5, 12, 1000])
+def test_outlines_equal_a_slow_computation(make, reach):
+    label = make(np.random.default_rng(0))
+    expected = np.full(label.shape, 255, np.uint8)
+    for value in set(label.flat) - {255}:
+        expected[slow_outline(label == value, min(reach, 40))] = value  # 40 is wider than each label
+    assert np.array_equal(outlines(label, reach), expected)
+
+
 @pytest.mark.parametrize("reach", [1, 2, 5])
-def test_outlines_equal_a_slow_computation(reach):
-    for seed in range(4):
-        mask = np.kron(np.random.default_rng(seed).random((4, 4)) < 0.7, np.ones((6, 6), bool))
-        assert np.array_equal(outline(mask, reach), slow_outline(mask, reach))
-    assert outline(np.ones((9, 9), bool), reach).sum() == 81 - max(0, 9 - 2 * reach) ** 2  # the edge is an outline
+def test_the_edge_of_the_image_is_an_outline(reach):
+    assert (outlines(np.zeros((9, 9), np.uint8), reach) == 0).sum() == 81 - max(0, 9 - 2 * reach) ** 2
 
 
 @pytest.mark.parametrize("ratio", [0.02, 0.1])

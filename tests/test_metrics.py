@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from utils.scoring.metrics import ConfusionMatrix, table, write_metrics
 
@@ -46,6 +47,37 @@ def test_scores_equal_a_slow_computation(seed):
         assert scores[name] == pytest.approx(expected[name], rel=1e-12), name
     for row, (iou, accuracy, pixels) in zip(scores["per_class"].values(), expected["rows"], strict=True):
         assert row == {"iou": pytest.approx(iou), "accuracy": pytest.approx(accuracy), "pixels": pixels}
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 19, 255])
+@pytest.mark.parametrize("is_on_cuda", [False, True])
+def test_counts_equal_those_of_a_loop(num_classes, is_on_cuda, monkeypatch):
+    """For labels uint8 and predictions uint8 or int64, also by the operations that CUDA gets."""
+    if is_on_cuda:
+        monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
+    random, expected = np.random.default_rng(num_classes), np.zeros((num_classes, num_classes), np.int64)
+    confusion = ConfusionMatrix(num_classes)
+    for dtype in (torch.uint8, torch.int64):
+        prediction, label = random.integers(0, num_classes, (2, 1, 30, 40), dtype=np.uint8)
+        label[random.random(label.shape) < 0.2] = 255
+        confusion.update(torch.from_numpy(prediction).to(dtype), torch.from_numpy(label))
+        for truth, predicted in zip(label.flat, prediction.flat, strict=True):
+            if truth != 255:
+                expected[truth, predicted] += 1
+    assert confusion.counts.dtype == torch.int64 and np.array_equal(confusion.counts.numpy(), expected)
+
+
+def test_counts_on_cuda_need_no_value_on_the_host():
+    """A fake tensor has no values: an operation that waits for one raises."""
+    with FakeTensorMode():
+        confusion = ConfusionMatrix(19, "cuda:0")
+        prediction = torch.zeros(1, 19, 8, 9, device="cuda:0").argmax(1)
+        label = torch.zeros(1, 8, 9, dtype=torch.uint8, device="cuda:0")
+        confusion.update(prediction, label)
+        confusion.update(prediction.to(torch.uint8), label)
+        assert confusion.counts.shape == (19, 19) and confusion.counts.device.type == "cuda"
+        with pytest.raises(DynamicOutputShapeException):
+            label[label != 255]
 
 
 def test_classes_without_pixels():

@@ -1,7 +1,9 @@
 """The scoring loop."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -12,15 +14,31 @@ from utils.progress import progress
 from utils.scoring.metrics import ConfusionMatrix
 from utils.scoring.visualize import Example
 
+NUM_THREADS = min(4, os.cpu_count() or 1)  # that observe images
+MAX_PENDING = 2 * NUM_THREADS  # images that they have in memory
 
-class Observer(Protocol):
+
+class Observer:
     """Receives every scored image once. Each process observes its own images; `all_reduce` merges them at the end."""
 
+    def measure(self, key: str, prediction: Tensor, label: Tensor) -> object:
+        """What `add` takes, for the image with the id `key`; `prediction` and `label` uint8 [H, W] on the CPU.
+
+        Several threads call it at once: it changes nothing of the observer.
+        """
+        raise NotImplementedError
+
+    def add(self, measured: object) -> None:
+        """Add an image to the results. The main thread calls it, in the order of the images."""
+        raise NotImplementedError
+
     def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
-        """`prediction` and `label` of the image with the id `key`: uint8 [H, W] on the CPU."""
+        """Measure and add an image."""
+        self.add(self.measure(key, prediction, label))
 
     def all_reduce(self, device: torch.device) -> None:
         """Merge the results of all processes; `device` is where the backend reduces tensors."""
+        raise NotImplementedError
 
 
 @torch.no_grad()
@@ -40,19 +58,82 @@ def score(
     tune_convolutions(False)
     confusion, examples = ConfusionMatrix(num_classes, device), []
     spacing = max(1, len(loader) // max(1, num_examples))  # neighbors in a list are often alike
-    with progress("scoring", 0, len(loader), iterable=loader, unit="batch") as bar:
+    with (
+        progress("scoring", 0, len(loader), iterable=loader, unit="batch") as bar,
+        ObserverThreads(observers) as threads,
+    ):
         for index, batch in enumerate(bar):
-            prediction = predict(batch["image"]).argmax(1)  # [B, H, W]
+            prediction = predict(batch["image"]).argmax(1).to(torch.uint8)  # [B, H, W]; an eighth of the bytes to copy
             confusion.update(prediction, batch["label"].to(device, non_blocking=True))
             is_example = index % spacing == 0 and len(examples) < num_examples
             if is_example or observers:
-                prediction = prediction.to("cpu", torch.uint8)
-            for observer in observers:
-                for key, predicted, label in zip(batch["id"], prediction, batch["label"], strict=True):
-                    observer.update(key, predicted, label)
+                prediction = HostCopy(prediction)
+            if observers:
+                threads.submit(batch, prediction)
             if is_example:
-                examples += map(Example, batch["image"].numpy(), batch["label"].numpy(), prediction.numpy())
+                examples += map(Example, batch["image"].numpy(), batch["label"].numpy(), prediction.read().numpy())
+        threads.finish()
     confusion.all_reduce()
     for observer in observers:
         observer.all_reduce(device)
     return confusion, examples[:num_examples]
+
+
+class HostCopy:
+    """A copy of a tensor on the CPU, which CUDA makes when it has computed the tensor."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor, self.is_copied = tensor.to("cpu", non_blocking=tensor.is_cuda), None
+        if tensor.is_cuda:
+            self.is_copied = torch.cuda.Event()
+            self.is_copied.record()
+
+    def read(self) -> Tensor:
+        """The copy; waits until it is made."""
+        if self.is_copied:
+            self.is_copied.synchronize()
+        return self.tensor
+
+
+class ObserverThreads:
+    """Measures images in threads while the device computes the next ones, at most `MAX_PENDING` at a time.
+
+    Use it in a with-block. An error of an observer is raised by one of the next calls, in the order of the images.
+    """
+
+    def __init__(self, observers: Sequence[Observer]):
+        self.observers, self.pending, self.last = observers, deque[Future](), None
+        # One torch thread in each; threads start with the first image, after the data workers are forked
+        self.pool = ThreadPoolExecutor(NUM_THREADS, "observer", torch.set_num_threads, (1,))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+
+    def submit(self, batch: dict, prediction: HostCopy) -> None:
+        """Start measuring the batch before this one: its copy is read when the device already computes this one."""
+        before, self.last = self.last, (batch, prediction)
+        if before:
+            self.start(*before)
+
+    def start(self, batch: dict, prediction: HostCopy) -> None:
+        for image in zip(batch["id"], prediction.read(), batch["label"], strict=True):
+            self.pending.append(self.pool.submit(self.measure, *image))
+            while self.pending and (len(self.pending) >= MAX_PENDING or self.pending[0].done()):
+                self.add_first()
+
+    def measure(self, *image) -> list:
+        return [observer.measure(*image) for observer in self.observers]
+
+    def add_first(self) -> None:
+        for observer, measured in zip(self.observers, self.pending.popleft().result(), strict=True):
+            observer.add(measured)
+
+    def finish(self) -> None:
+        """Measure and add what is left."""
+        if self.last:
+            self.start(*self.last)
+        while self.pending:
+            self.add_first()

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from utils.distributed import all_reduce
-from utils.losses import IGNORE_INDEX
 from utils.run.files import write_atomically
 
 
@@ -26,38 +25,55 @@ class ConfusionMatrix:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Integers of one shape: `prediction` in 0..K-1, `label` in 0..K-1 or 255."""
-        is_labeled = label != IGNORE_INDEX
-        truth, predicted = label[is_labeled].long(), prediction[is_labeled].long()
-        pairs = torch.bincount(truth * self.num_classes + predicted, minlength=self.num_classes**2)
-        self.counts += pairs.view(self.num_classes, self.num_classes)
+        """Integers of one shape: `prediction` in 0..K-1, `label` in 0..K-1 or 255. Does not wait for CUDA."""
+        counts = count_pairs(label.clamp(max=self.num_classes), prediction, self.num_classes + 1, self.num_classes)
+        self.counts += counts[:-1]  # the last row is that of 255
 
     def all_reduce(self) -> None:
         """Add the counts of all processes."""
         all_reduce(self.counts)
 
     def scores(self, classes: Sequence[str]) -> dict:
-        """`miou`, `pixel_accuracy`, `mean_class_accuracy`, `fwiou` (0..1), `per_class` {name: iou, accuracy, pixels}.
+        return score_counts(self.counts.cpu(), classes)
 
-        A class that is neither in the truth nor predicted has no IoU (None) and is left out of the mean; one that is
-        predicted but not in the truth has IoU 0 and no accuracy. Without a labeled pixel every score is None.
-        """
-        counts = self.counts.cpu().double()
-        correct, truth, predicted = counts.diag(), counts.sum(1), counts.sum(0)
-        iou = correct / (truth + predicted - correct)  # NaN for an empty union
-        accuracy = correct / truth
-        total = truth.sum()
-        rows = zip(classes, iou.tolist(), accuracy.tolist(), truth.long().tolist(), strict=True)
-        return {
-            "miou": nan_to_none(iou.nanmean()),
-            "pixel_accuracy": nan_to_none(correct.sum() / total),
-            "mean_class_accuracy": nan_to_none(accuracy.nanmean()),
-            "fwiou": nan_to_none((truth * iou).nansum() / total),
-            "per_class": {
-                name: {"iou": nan_to_none(i), "accuracy": nan_to_none(a), "pixels": pixels}
-                for name, i, a, pixels in rows
-            },
-        }
+
+def count_pairs(rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) -> Tensor:
+    """int64 [num_rows, num_columns]: at how many pixels integer maps of one shape hold each pair of values.
+
+    The values are below `num_rows` and `num_columns`. CUDA computes it without waiting: no shape depends on a value.
+    """
+    pairs = torch.add(columns, rows.int(), alpha=num_columns).flatten()
+    size = num_rows * num_columns
+    if pairs.is_cuda:  # there bincount waits for the largest value; the CPU has no faster count
+        counts = torch.zeros(size, dtype=torch.int64, device=pairs.device)
+        counts.index_add_(0, pairs, counts.new_ones(1).expand(len(pairs)))
+    else:
+        counts = torch.bincount(pairs, minlength=size)
+    return counts.view(num_rows, num_columns)
+
+
+def score_counts(counts: Tensor, classes: Sequence[str]) -> dict:
+    """`miou`, `pixel_accuracy`, `mean_class_accuracy`, `fwiou` (0..1), `per_class` {name: iou, accuracy, pixels}.
+
+    `counts` [K, K] as those of `ConfusionMatrix`, on the CPU. A class that is neither in the truth nor predicted has no
+    IoU (None) and is left out of the mean; one that is predicted but not in the truth has IoU 0 and no accuracy.
+    Without a labeled pixel every score is None.
+    """
+    counts = counts.double()
+    correct, truth, predicted = counts.diag(), counts.sum(1), counts.sum(0)
+    iou = correct / (truth + predicted - correct)  # NaN for an empty union
+    accuracy = correct / truth
+    total = truth.sum()
+    rows = zip(classes, iou.tolist(), accuracy.tolist(), truth.long().tolist(), strict=True)
+    return {
+        "miou": nan_to_none(iou.nanmean()),
+        "pixel_accuracy": nan_to_none(correct.sum() / total),
+        "mean_class_accuracy": nan_to_none(accuracy.nanmean()),
+        "fwiou": nan_to_none((truth * iou).nansum() / total),
+        "per_class": {
+            name: {"iou": nan_to_none(i), "accuracy": nan_to_none(a), "pixels": pixels} for name, i, a, pixels in rows
+        },
+    }
 
 
 def nan_to_none(value: Tensor | float) -> float | None:

@@ -7,24 +7,27 @@ import torch
 from torch import Tensor
 
 from utils.distributed import all_gather
+from utils.scoring.loop import Observer
 from utils.scoring.metrics import ConfusionMatrix, write_csv
 
 COLUMNS = ("id", "miou", "accuracy", "pixels")
 
 
-class PerImage:
+class PerImage(Observer):
     """`rows`: id -> (mIoU over the classes in the image's truth or prediction, pixel accuracy, labeled pixels)."""
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
         self.rows: dict[str, tuple] = {}
 
-    def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
-        """`prediction` and `label` uint8 [H, W]."""
+    def measure(self, key: str, prediction: Tensor, label: Tensor) -> tuple[str, tuple]:
         confusion = ConfusionMatrix(self.num_classes)
         confusion.update(prediction, label)
         scores = confusion.scores(range(self.num_classes))
-        self.rows[key] = (scores["miou"], scores["pixel_accuracy"], int(confusion.counts.sum()))
+        return key, (scores["miou"], scores["pixel_accuracy"], int(confusion.counts.sum()))
+
+    def add(self, measured: tuple[str, tuple]) -> None:
+        key, self.rows[key] = measured
 
     def all_reduce(self, device: torch.device) -> None:
         self.rows = {key: row for rows in all_gather(self.rows) for key, row in rows.items()}
