@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from utils.distributed import all_reduce
+from utils.distributed.host_copy import HostCopy
 
 
 class AllSums:
@@ -19,16 +20,11 @@ class AllSums:
         place = device if device.type == "cuda" else torch.device("cpu")
         parts = [each if isinstance(each, Tensor) else on_host(each, place) for each in values]
         self.tensor = all_reduce(torch.cat([part.to(place, non_blocking=True) for part in parts]))
-        self.host, self.is_copied = self.tensor.to("cpu", non_blocking=True), None
-        if place.type == "cuda":
-            self.is_copied = torch.cuda.Event()
-            self.is_copied.record()
+        self.host = HostCopy(self.tensor)
 
     def read(self) -> list[float]:
         """The sums; waits for the device where it must."""
-        if self.is_copied:
-            self.is_copied.synchronize()
-        return self.host.tolist()
+        return self.host.read().tolist()
 
 
 def float64(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from utils.distributed.device import tune_convolutions
+from utils.distributed.host_copy import HostCopy
 from utils.progress import progress
 from utils.scoring.metrics import ConfusionMatrix
 from utils.scoring.visualize import Example
@@ -77,22 +78,6 @@ def score(
     for observer in observers:
         observer.all_reduce(device)
     return confusion, examples[:num_examples]
-
-
-class HostCopy:
-    """A copy of a tensor on the CPU, which CUDA makes when it has computed the tensor."""
-
-    def __init__(self, tensor: Tensor):
-        self.tensor, self.is_copied = tensor.to("cpu", non_blocking=tensor.is_cuda), None
-        if tensor.is_cuda:
-            self.is_copied = torch.cuda.Event()
-            self.is_copied.record()
-
-    def read(self) -> Tensor:
-        """The copy; waits until it is made."""
-        if self.is_copied:
-            self.is_copied.synchronize()
-        return self.tensor
 
 
 class ObserverThreads:
