@@ -13,6 +13,7 @@ from utils.errors import RunFailed, UserError
 
 # Parameters whose flag has another name; every other flag is --name-of-the-parameter
 FLAGS = {"output_stride": "--out-stride", "root": "--data-root", "window": "--crop-size"}
+EXPECTED = (UserError, RunFailed, KeyboardInterrupt)  # errors without a traceback
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,33 +53,40 @@ def run_command(command: Callable[[], int]) -> int:
     """The exit status of a command: 2 and one line for bad input, 1 and one line for a run that cannot continue, 130
     for Ctrl-C. One of several processes does not return after an error, but exits with this status at once.
     """
-    if not is_one_of_several():
-        return status_of(command)
-    try:
-        status = status_of(command)
-    except SystemExit as error:
-        status = error.code
-    except Exception as error:
-        if has_lost_peer(error):
-            wait_for_torchrun()
-            write_error("the connection to another process is lost; its own error says why")
-        else:
-            traceback.print_exc()
-        status = 1
-    return exit_at_once(status) if status else 0
-
-
-def status_of(command: Callable[[], int]) -> int:
     try:
         return command()
-    except UserError as error:
+    except BaseException as error:
+        if is_one_of_several():
+            exit_at_once(report_of_rank, error)  # here, as `error` keeps the objects with destructors alive
+        if not isinstance(error, EXPECTED):
+            raise
+        return report(error)
+
+
+def report(error: BaseException) -> int:
+    """Print the line of an error of `EXPECTED`. Returns the exit status."""
+    if isinstance(error, UserError):
         write_error(re.sub(r"`(\w+)`", lambda match: flag(match[1]), error.line()))
         return 2
-    except RunFailed as error:
+    if isinstance(error, RunFailed):
         write_error(str(error))
         return 1
-    except KeyboardInterrupt:
-        return 130
+    return 130
+
+
+def report_of_rank(error: BaseException) -> int:
+    """Print any error of one of several processes. Returns the exit status."""
+    if isinstance(error, EXPECTED):
+        return report(error)
+    if isinstance(error, SystemExit):  # by SIGTERM
+        return error.code
+    if has_lost_peer(error):
+        wait_for_torchrun()
+        reason = str(error).splitlines()[0]
+        write_error(f"lost the connection to another process, whose own error says why ({reason})")
+    else:
+        traceback.print_exception(error)
+    return 1
 
 
 def write_error(line: str) -> None:

@@ -4,11 +4,13 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from utils.run.worker_signals import kill_workers
 
-LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited")  # gloo's and NCCL's words
+# In the words of gloo, NCCL and the store
+LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|(got|sent) 0 bytes")
 PATIENCE = 10.0  # seconds; torchrun sees a dead process within one, and ends the others
 
 
@@ -26,9 +28,16 @@ def wait_for_torchrun() -> None:
     time.sleep(PATIENCE)
 
 
-def exit_at_once(status: int) -> NoReturn:
-    """Without destructors and exit handlers: those of NCCL wait for kernels that wait for this process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kill_workers()
-    os._exit(status)
+def exit_at_once(report: Callable[[BaseException], int], error: BaseException) -> NoReturn:
+    """Exit with the status that `report(error)` returns, 1 if it fails, without destructors and exit handlers.
+
+    Those of NCCL wait for kernels that wait for this process.
+    """
+    status = 1
+    try:
+        status = report(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # also where nobody reads what is printed
+        kill_workers()
+        os._exit(status)
