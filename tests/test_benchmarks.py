@@ -4,6 +4,7 @@ import re
 
 from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
+from benchmarks import observers as observers_benchmark
 
 
 def test_input_benchmark_prints_two_times_and_their_ratio(voc_root, capsys):
@@ -22,3 +23,11 @@ def test_inference_benchmark_prints_a_row_a_scale_and_the_ratio(capsys):
     rows = [line.split() for line in out.splitlines() if line.startswith(("0.5 ", "1.0 "))]
     assert len(rows) == 3 and all(float(row[-1]) > 0.05 for row in rows)
     assert re.search(r"^ratio \d+\.\d of all to scale 1\.0 alone$", out, re.MULTILINE)
+
+
+def test_observers_benchmark_prints_a_row_a_count(capsys):
+    """It also compares the counts with those of the definitions."""
+    observers_benchmark.main(["--size", "60", "90", "--classes", "5", "--images", "2", "--repeats", "1"])
+    rows = re.findall(r"^(\D+?) +(\d+\.\d) +(\d+\.\d) +\d+\.\d +(\d+\.\d) +\d+\.\d$", capsys.readouterr().out, re.M)
+    names = ["confusion matrix", "trimap, border classes", "trimap, border void", "boundary IoU"]
+    assert [name for name, *_ in rows] == names
