@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from itertools import chain, count
 from typing import NamedTuple
@@ -13,8 +12,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.distributed import rendezvous
-
-PAUSE = 0.05  # seconds between two looks for a value of the first process
 
 
 class Member(NamedTuple):
@@ -56,6 +53,8 @@ def connect(device: torch.device) -> None:
     """
     if member is None:
         return
+    member.store.set(f"connect/{member.rank}", "here")
+    rendezvous.wait_for(member.store, [f"connect/{rank}" for rank in range(member.world_size)])
     backend = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
     known = {"store": member.store, "rank": member.rank, "world_size": member.world_size}
     dist.init_process_group(**backend, **known, timeout=rendezvous.TIMEOUT)
@@ -101,8 +100,7 @@ def broadcast(value: object) -> object:
     key = f"broadcast/{next(member.calls)}"
     if member.rank == 0:
         member.store.set(key, json.dumps(value))
-    while not member.store.check([key]):
-        time.sleep(PAUSE)
+    rendezvous.wait_for(member.store, [key])
     return json.loads(member.store.get(key))
 
 

@@ -8,13 +8,14 @@ Therefore the first process publishes a new prefix for the keys of each attempt.
 import os
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 TIMEOUT = timedelta(minutes=30)
-PAUSE = 0.02  # seconds between two polls of the store by the first process
+PAUSE = 0.05  # seconds between two polls of the store
 
 
 def join() -> tuple[dist.Store, int, int]:
@@ -52,6 +53,13 @@ def request_prefix(store: dist.Store, rank: int) -> str:
     """Ask for the prefix under a key that no other process uses, so that the answer belongs to this attempt."""
     request = uuid.uuid4().hex
     store.set(f"hello/{rank}", request)
-    prefix = store.get(f"welcome/{request}").decode()  # blocks until it is set
+    wait_for(store, [f"welcome/{request}"])
+    prefix = store.get(f"welcome/{request}").decode()
     store.set(f"{prefix}/{rank}", "here")
     return prefix
+
+
+def wait_for(store: dist.Store, keys: Sequence[str]) -> None:
+    """Wait until `keys` are set, however long it takes. SIGTERM ends it; it cannot end `store.wait` and `store.get`."""
+    while not store.check(list(keys)):
+        time.sleep(PAUSE)
