@@ -1,10 +1,20 @@
 """The benchmarks run and print their numbers; no test judges the speed."""
 
 import re
+import subprocess
 
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import gpu as gpu_benchmark
 from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
 from benchmarks import observers as observers_benchmark
+from benchmarks.cases import Case, eager_cases, ratios
+from benchmarks.peers import plain_epoch
+from benchmarks.rates import MemoryLoader, random_batch
+from benchmarks.report import FIRST, Report
 
 
 def test_input_benchmark_prints_two_times_and_their_ratio(voc_root, capsys):
@@ -31,3 +41,86 @@ def test_observers_benchmark_prints_a_row_a_count(capsys):
     rows = re.findall(r"^(\D+?) +(\d+\.\d) +(\d+\.\d) +\d+\.\d +(\d+\.\d) +\d+\.\d$", capsys.readouterr().out, re.M)
     names = ["confusion matrix", "trimap, border classes", "trimap, border void", "boundary IoU"]
     assert [name for name, *_ in rows] == names
+
+
+def table_rows(out: str, title: str) -> list[list[str]]:
+    """The cells of a Markdown table without its header."""
+    text = out.split(f"## {title}")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"][2:]
+
+
+def test_gpu_benchmark_measures_training_scoring_and_waiting(capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.waiting.NUM_FILES", 4)
+    monkeypatch.setattr(gpu_benchmark, "VOC_SIZES", ((30, 40),))
+    monkeypatch.setitem(FIRST, "compiled", 3600)  # compiling takes minutes
+    flags = "--device cpu --networks mobilenet --size 33 --batch-size 2 --steps 1 --repeats 1 --workers 0"
+    assert gpu_benchmark.main([*flags.split(), "--minutes", "50"]) == 0
+    out = capsys.readouterr().out
+    training, scoring = table_rows(out, "Training\n"), table_rows(out, "Scoring")
+    names = [(precision, order) for precision in ("bf16", "float32") for order in ("channels-last", "contiguous")]
+    assert [tuple(row[2:4]) for row in training] == names and all(float(row[5]) > 0 for row in training)
+    assert [row[4] for row in scoring] == ["memory"] * 3 + ["JPEG, 0 workers"]
+    (_, *alone), (_, wait, step, _, from_memory) = table_rows(out, "Training from JPEG")
+    assert 0 < float(alone[0]) <= float(alone[1]) and float(wait) < float(step) and from_memory == training[0][5]
+    assert "bf16 to float32: " in out and table_rows(out, "Training with --compile") == []
+    assert "- Training with --compile: MobileNetV2, 16, bf16, channels-last, 33\n" in out
+
+
+def test_a_row_without_a_result_does_not_end_the_report(capsys):
+    report = Report(minutes=10)
+    report.table("T", ["name", "value"])
+    assert report.row(["good"], lambda: 3, lambda value: [str(value)]) == 3
+    assert report.row(["large"], lambda: raise_error(torch.OutOfMemoryError()), list) is None
+    assert report.row(["bad"], lambda: raise_error(RuntimeError("x")), list) is None
+    report.end = 0
+    assert report.row(["late"], lambda: 3, list) is None
+    cells = [["good", "3"], ["large", "out of memory"], ["bad", "failed: RuntimeError"]]
+    assert table_rows(capsys.readouterr().out, "T") == cells
+    assert report.failed == ["T: bad"] and report.skipped == ["T: late"]
+
+
+def raise_error(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(("status", "failed"), [(0, []), (1, ["tests"]), (None, ["tests"])])
+def test_the_report_gives_the_counts_of_the_tests_that_need_a_gpu(status, failed, capsys, monkeypatch):
+    def run(command, *, timeout, **_):
+        assert command[1:3] == ["-m", "pytest"] and 0 < timeout < 200
+        if status is None:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, status, "F.\n1 failed, 7 passed in 9.12s\n", "")
+
+    monkeypatch.setattr("benchmarks.report.subprocess.run", run)
+    report = Report(minutes=9)
+    report.tests()
+    out = capsys.readouterr().out
+    assert report.failed == failed and ("not finished" if status is None else "`: 1 failed, 7 passed in 9.12s") in out
+
+
+def test_ratios_compare_the_fastest_cases_that_were_measured():
+    rates = {case: 100.0 for case in eager_cases(["resnet"])}
+    rates[Case(network="resnet", channels_last=False)] = 150.0
+    rates[Case(network="smp")] = 50.0
+    rates[Case(network="torchvision", output_stride=8)] = 400.0
+    found = dict(ratios(rates, ["resnet"]))
+    assert found["ResNet-101, bf16 to float32"] == 1.5 and not any("--compile" in name for name in found)
+    assert found["ResNet-101, bf16, channels-last to contiguous"] == pytest.approx(2 / 3)
+    assert next(ratio for name, ratio in found.items() if "SMP" in name) == 3
+    assert next(ratio for name, ratio in found.items() if "torchvision" in name) == 0.25
+
+
+class DictOutput(nn.Conv2d):
+    def forward(self, image):
+        return {"out": super().forward(image)}
+
+
+@pytest.mark.parametrize("network", [nn.Conv2d, DictOutput])
+def test_the_plain_loop_of_other_libraries_trains(network):
+    model, batch = network(3, 21, 1), random_batch(2, 5, 4, pin_memory=False)
+    before = model.weight.detach().clone()
+    plain_epoch(
+        model, MemoryLoader([batch], 2), lr=0.1, amp="off", memory_format=torch.channels_last, is_compiled=False,
+        device=torch.device("cpu"),
+    )()  # fmt: skip
+    assert not torch.equal(model.weight, before)
