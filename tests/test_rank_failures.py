@@ -8,39 +8,47 @@ from pathlib import Path
 import pytest
 from running import ROOT, begin, command, end, torchrun
 
+from utils.run.checkpoint import read_checkpoint
+
 DRIVER = """
-import os, sys, time
+import atexit, os, sys, time
 sys.path.insert(0, sys.argv[1])
+import torch.distributed as dist
 import engine, train
 from dataloaders import TrainDataset
 from utils.errors import UserError
 
 place, rank, flags = sys.argv[2], sys.argv[3], sys.argv[4:]
-calls = []
+FAULTS = {  # where a call fails: owner, name, error, number of the call
+    "start": (train, "select_device", UserError, 1),
+    "set-up": (train, "start_workers", UserError, 1),
+    "worker": (TrainDataset, "__getitem__", UserError, 3),
+    "step": (engine.Trainer, "backward", RuntimeError, 2),
+    "validation": (engine, "score", RuntimeError, 1),
+    "hang": (engine.Trainer, "backward", RuntimeError, 1),
+}
 
-def break_at(owner, name, error, first=1):
-    whole = getattr(owner, name)
-    def breaking(*arguments, **named):
+def add_fault(owner, name, error, number):
+    original, calls = getattr(owner, name), []
+    def failing(*arguments, **named):
         calls.append(name)
-        if len(calls) >= first:
-            print(f"fails at {time.time()}", flush=True)
-            raise error("broken on purpose")
-        return whole(*arguments, **named)
-    setattr(owner, name, breaking)
+        if len(calls) < number:
+            return original(*arguments, **named)
+        if error is UserError:
+            time.sleep(2)  # until the others wait for this process
+        print(f"fails at {time.time()}", flush=True)
+        raise error("broken on purpose")
+    setattr(owner, name, failing)
 
 def hang(*_, **__):
     while True:
         time.sleep(1)
 
 if os.environ["RANK"] == rank:
-    if place == "set-up":
-        break_at(train, "build_network", UserError)
-    elif place == "worker":
-        break_at(TrainDataset, "__getitem__", UserError, first=3)
-    elif place in ("step", "hang"):
-        break_at(engine.Trainer, "backward", RuntimeError, first=2 if place == "step" else 1)
-    elif place == "validation":
-        break_at(engine, "score", RuntimeError)
+    add_fault(*FAULTS[place])
+    # As with NCCL, whose kernels wait for the others: the process must end without any of these
+    dist.destroy_process_group = engine.Trainer.__del__ = hang
+    atexit.register(hang)
 elif place == "hang":
     engine.Trainer.train_step = hang
 
@@ -49,16 +57,29 @@ if __name__ == "__main__":
 """
 
 
-def run_driver(tmp_path: Path, root: Path, place: str, rank: int, processes: int, **environment: str) -> tuple:
-    """(seconds from the error of `rank` at `place` to the end of all, exit status, stderr) of a training run."""
+def run_driver(tmp_path: Path, root: Path, place: str, rank: int, processes: int) -> str:
+    """stderr of a training run of which `rank` fails at `place`. All its processes must end within 60 seconds."""
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER)
     data = ["--dataset", "folder", "--data-root", str(root), "--batch-size", str(2 * processes)]
     workers = "1" if place == "worker" else "0"
     _, _, *flags = command(data, tmp_path / "run", "--epochs", "3", "--workers", workers, "--head-lr-factor", "1")
-    arguments = [sys.executable, *torchrun(processes), str(driver), str(ROOT), place, str(rank), *flags]
-    status, out, err = end(begin(arguments, environment))
-    return time.time() - float(re.search(r"fails at (\S+)", out)[1]), status, err
+    status, out, err = end(
+        begin([sys.executable, *torchrun(processes), str(driver), str(ROOT), place, str(rank), *flags])
+    )
+    assert time.time() - float(re.search(r"fails at (\S+)", out)[1]) < 60 and status != 0
+    assert not is_running(driver)
+    return err
+
+
+def is_running(driver: Path) -> bool:
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            commands.append(path.read_bytes())
+        except OSError:  # it has just ended
+            continue
+    return any(str(driver).encode() in each for each in commands)
 
 
 def root_cause(err: str) -> tuple[int, int]:
@@ -67,41 +88,42 @@ def root_cause(err: str) -> tuple[int, int]:
     return tuple(int(re.search(rf"{name}\s*: (\d+)", report)[1]) for name in ("rank", "exitcode"))
 
 
-def is_running(driver: Path) -> bool:
-    paths = Path("/proc").glob("[0-9]*/cmdline")
-    commands = []
-    for path in paths:
-        try:
-            commands.append(path.read_bytes())
-        except OSError:  # it has just ended
-            continue
-    return any(str(driver).encode() in each for each in commands)
+def assert_is_the_only_error(err: str, rank: int, line: str, status: int) -> None:
+    """`rank` alone printed an error, and torchrun reports it. The others ended by themselves or by SIGTERM."""
+    assert re.findall(r"(?:rank \d: )?\w+: broken on purpose$", err, re.MULTILINE) == [line]
+    assert root_cause(err) == (rank, status)
+    assert err.count(", in failing") == (1 if status == 1 else 0)  # tracebacks that lead to the error
+    assert "another process is gone" not in err and "SIGKILL" not in err
+
+
+def test_a_user_error_before_the_ranks_meet_ends_all(folder_root, tmp_path):
+    err = run_driver(tmp_path, folder_root, "start", rank=0, processes=2)
+    assert_is_the_only_error(err, 0, "error: broken on purpose", 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "rank"), [(2, 1), (3, 0)])
-@pytest.mark.parametrize(
-    ("place", "line", "status"),
-    [
-        ("set-up", "error: broken on purpose", 2),
-        ("worker", "error: broken on purpose", 2),
-        ("step", "RuntimeError: broken on purpose", 1),
-        ("validation", "RuntimeError: broken on purpose", 1),
-    ],
-)
-def test_an_error_of_one_rank_ends_all(folder_root, tmp_path, place, line, status, processes, rank):
-    seconds, of_torchrun, err = run_driver(tmp_path, folder_root, place, rank, processes)
-    assert seconds < 60 and of_torchrun != 0
-    lines = [each for each in err.splitlines() if each.endswith("broken on purpose")]
-    assert lines == [f"rank {rank}: {line}" if rank and status == 2 else line]
-    assert root_cause(err) == (rank, status)
-    assert "connection to another process is lost" not in err
-    assert not is_running(tmp_path / "driver.py")
+@pytest.mark.parametrize("place", ["set-up", "worker"])
+def test_a_user_error_of_one_rank_ends_all(folder_root, tmp_path, place, processes, rank):
+    err = run_driver(tmp_path, folder_root, place, rank, processes)
+    assert_is_the_only_error(err, rank, "rank 1: error: broken on purpose" if rank else "error: broken on purpose", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "rank"), [(2, 0), (3, 1)])
+@pytest.mark.parametrize("place", ["step", "validation"])
+def test_an_unexpected_error_of_one_rank_ends_all(folder_root, tmp_path, place, processes, rank):
+    err = run_driver(tmp_path, folder_root, place, rank, processes)
+    assert_is_the_only_error(err, rank, "RuntimeError: broken on purpose", 1)
+    (checkpoint,) = tmp_path.rglob("checkpoint.pth.tar")
+    assert read_checkpoint(checkpoint)["step"] == 1  # the last step before the error
 
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_does_not_outlive_one_that_fails(folder_root, tmp_path):
-    """As in an NCCL kernel: it does not return, and SIGTERM only asks it to stop after the step."""
-    seconds, _, err = run_driver(tmp_path, folder_root, "hang", 0, 2, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="5")
-    assert seconds < 60 and err.count("RuntimeError: broken on purpose") == 1 and root_cause(err) == (0, 1)
-    assert not is_running(tmp_path / "driver.py")
+    """As in an NCCL kernel: it does not return, and SIGTERM only asks it to stop after the step.
+
+    torchrun waits 30 seconds before it kills it.
+    """
+    err = run_driver(tmp_path, folder_root, "hang", rank=0, processes=2)
+    assert err.count("RuntimeError: broken on purpose") == 1 and root_cause(err) == (0, 1) and "SIGKILL" in err

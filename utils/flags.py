@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from utils.distributed.failure import exit_at_once, has_lost_peer, is_one_of_several, wait_for_torchrun
+from utils.distributed.failure import exit_at_once, is_one_of_several, lost_connection, wait_for_torchrun
 from utils.errors import RunFailed, UserError
 
 # Parameters whose flag has another name; every other flag is --name-of-the-parameter
@@ -80,10 +80,9 @@ def report_of_rank(error: BaseException) -> int:
         return report(error)
     if isinstance(error, SystemExit):  # by SIGTERM
         return error.code
-    if has_lost_peer(error):
+    if reason := lost_connection(error):
         wait_for_torchrun()
-        reason = str(error).splitlines()[0]
-        write_error(f"lost the connection to another process, whose own error says why ({reason})")
+        write_error(f"another process is gone ({reason}): see its error, or torchrun's report")
     else:
         traceback.print_exception(error)
     return 1

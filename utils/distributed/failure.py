@@ -10,7 +10,9 @@ from typing import NoReturn
 from utils.run.worker_signals import kill_workers
 
 # In the words of gloo, NCCL and the store
-LOST = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited|(got|sent) 0 bytes")
+LOST = re.compile(
+    r"Connection (closed|reset) by peer( \[\S+\]:\d+)?|Broken pipe|remote process exited|(recv, got|send, sent) 0 bytes"
+)
 PATIENCE = 10.0  # seconds; torchrun sees a dead process within one, and ends the others
 
 
@@ -18,9 +20,10 @@ def is_one_of_several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def has_lost_peer(error: BaseException) -> bool:
-    """Whether a collective failed because another process is gone: its error is the cause."""
-    return isinstance(error, RuntimeError) and LOST.search(str(error)) is not None
+def lost_connection(error: BaseException) -> str:
+    """How a collective lost another process, in the words of its library; empty if `error` has another cause."""
+    match = isinstance(error, RuntimeError) and LOST.search(str(error))
+    return match[0] if match else ""
 
 
 def wait_for_torchrun() -> None:

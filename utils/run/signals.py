@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from torch.utils.data import DataLoader
 
-from utils.distributed.failure import has_lost_peer
+from utils.distributed.failure import lost_connection
 from utils.run.broken import broken_files
 
 DUPLICATE_SECONDS = 1.0
@@ -45,7 +45,7 @@ class StopSignals:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
-        if self.received and error and has_lost_peer(error):  # torchrun ends this process because of another one
+        if self.received and error and lost_connection(error):  # torchrun ends this process because of another one
             signal.raise_signal(self.received)
 
     def remember(self, number: int, _frame: FrameType | None) -> None:
