@@ -4,6 +4,8 @@ Fake tensors have a device and a shape, but no values: an operation on tensors o
 a value on the host, for which a GPU would have to be waited for.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy import ToyLoader, ToyRecorder, ToySignals
 
+import utils.ema
 from engine import Settings, Trainer
 from modeling import BACKBONES, HEADS, build_model
 from modeling.aspp import ImagePooling
@@ -108,7 +111,8 @@ def test_fake_tensors_notice_two_devices_and_a_value_read_on_the_host(fake):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("settings", [{}, {"accumulate": 2, "ema_decay": 0.9}], ids=["plain", "accumulate and EMA"])
 def test_a_step_reads_nothing_on_the_host(fake, loss, settings, monkeypatch):
-    monkeypatch.setattr("utils.ema.copy.deepcopy", lambda model: network())  # a deep copy would not be on fake tensors
+    copying = SimpleNamespace(deepcopy=lambda model: network())  # a real deep copy makes a fake mode of its own
+    monkeypatch.setattr(utils.ema, "copy", copying)
     trainer = fake_trainer(network(), loss, monkeypatch, **settings)
     for step in (1, 2, 3):
         launched = trainer.train_step([batch(2) for _ in range(trainer.settings.accumulate)])
