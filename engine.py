@@ -322,8 +322,8 @@ class Trainer:
         """Continue a run at `state`; checkpoints without `counted_step` and `has_best` are those of older versions."""
         self.model.load_state_dict(state["state_dict"])
         restore_optimizer(self.optimizer, state["optimizer"])
-        if self.scaler.is_enabled() and state["scaler"]:  # else it starts with its own initial scale
-            self.scaler.load_state_dict(state["scaler"])
+        if (scale := state["scaler"]) and self.scaler.is_enabled():  # empty if the run had another precision
+            self.scaler.load_state_dict(scale)
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
             self.ema.num_updates = state["step"]

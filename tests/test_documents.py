@@ -16,7 +16,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 PACKAGES = ("benchmarks", "config", "dataloaders", "modeling", "utils")
 COMMANDS = ("train", "evaluate", "predict", "modeling.cost", "modeling.weights", "dataloaders.check")
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume")
-FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts"}  # of torchrun
+FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
 
 def spans(page: str) -> list[str]:

@@ -4,12 +4,13 @@ Fake tensors have a device and a shape, but no values: an operation on tensors o
 a value on the host, for which a GPU would have to be waited for.
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from toy import ToyLoader, ToyRecorder, ToySignals
 
@@ -45,8 +46,8 @@ def fake(monkeypatch):
     monkeypatch.setattr(torch.autocast, "__init__", lambda self, device, dtype, enabled: None)
     monkeypatch.setattr(torch.autocast, "__enter__", lambda self: self)
     monkeypatch.setattr(torch.autocast, "__exit__", lambda self, *_: None)
-    pinned = torch.tensor
-    monkeypatch.setattr(torch, "tensor", lambda *args, pin_memory=False, **named: pinned(*args, **named))
+    unpinned = partial(torch.tensor, dtype=torch.float64)
+    monkeypatch.setattr("utils.distributed.sums.on_host", lambda values, place: unpinned(values))
     with FakeTensorMode() as mode:
         yield mode
 
@@ -62,7 +63,7 @@ def on_cuda(module: nn.Module) -> nn.Module:
 
 
 def network(backbone: str = "mobilenet", head: str = "separable") -> nn.Module:
-    with torch.device("meta"):
+    with unset_fake_temporarily(), torch.device("meta"):
         model = build_model(backbone, K, head=head)
     return on_cuda(model)
 

@@ -363,13 +363,13 @@ def test_auto_skips_a_folder_and_resumes_the_best_checkpoint(run, tmp_path, caps
 def test_auto_prints_which_checkpoint_it_skips_and_why(run, tmp_path, capsys):
     data, folder = run
     truncated(folder / "checkpoint.pth.tar")
-    status, later = in_process(data, tmp_path / "run", "--resume", "auto", "--epochs", "2")
+    status, later = in_process(data, tmp_path / "run", "--resume", "auto", "--epochs", "3")
     out = capsys.readouterr().out
     assert status == 0 and later == folder
     assert f"skipped: {folder / 'checkpoint.pth.tar'} cannot be read as a checkpoint" in out
     assert f"resuming {folder / 'model_best.pth.tar'}" in out
-    assert read_checkpoint(folder / "checkpoint.pth.tar")["epoch"] == 2
-    assert [row["epoch"] for row in log(folder)] == [1, 2]
+    assert read_checkpoint(folder / "checkpoint.pth.tar")["epoch"] == 3
+    assert [row["epoch"] for row in log(folder)] == [1, 2, 3]
 
 
 def test_auto_starts_a_new_run_if_no_checkpoint_can_be_read_and_overwrites_nothing(run, tmp_path, capsys):
