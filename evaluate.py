@@ -41,6 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data").add_argument
     add("--dataset", choices=DATASETS, help="which data (default: what it was trained on)")
     add("--data-root", metavar="DIR", help="its folder; overrides DEEPLAB_<DATASET>_ROOT and mypath.py")
+    add("--context-background", action=argparse.BooleanOptionalAction, default=None, help="context: the background is "
+        "a class (default: as trained)")  # fmt: skip
     add("--split", default="val", help="train, val, ...; test may be without labels")
     add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images in one pass; short side to "
         "--crop-size and its center crop, label alike, as jfzhang95 scores; or windows of --crop-size")  # fmt: skip
@@ -96,7 +98,10 @@ def open_dataset(args: argparse.Namespace, loaded: LoadedModel) -> SegmentationD
         raise UserError(f"{loaded.source} does not say what it was trained on: give --dataset")
     if root is None and name == trained_on:
         root = loaded.config["data_root"]
-    dataset = build_dataset(name, args.split, root=root)
+    background = args.context_background
+    if background is None:
+        background = loaded.config.get("context_background", False)
+    dataset = build_dataset(name, args.split, root=root, context_background=background)
     if len(dataset.classes) != len(loaded.classes):
         raise UserError(
             f"{loaded.source} knows {len(loaded.classes)} classes, {name} has {len(dataset.classes)}: "

@@ -7,6 +7,8 @@ ROOTS = {
     "sbd": "/path/to/datasets/benchmark_RELEASE/dataset",  # holds img/ and cls/
     "cityscapes": "/path/to/datasets/cityscapes",  # holds leftImg8bit/ and gtFine/
     "coco": "/path/to/datasets/coco",  # holds train2017/, val2017/ and annotations/
+    "ade20k": "/path/to/datasets/ADEChallengeData2016",  # holds images/ and annotations/
+    "context": "/path/to/datasets/VOCdevkit/VOC2010",  # holds JPEGImages/ and SegmentationClassContext/
     "folder": "/path/to/datasets/mine",  # holds JPEGImages/ and classes.txt
 }
 

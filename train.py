@@ -96,9 +96,10 @@ def train(flags: argparse.Namespace, given: set[str]) -> int:
 
 def build_datasets(args: argparse.Namespace, start: Start) -> tuple[SegmentationDataset, SegmentationDataset | None]:
     """(training, validation) data, whose labels are checked before the run starts."""
-    roots = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
-    train_set = build_dataset(args.dataset, "train", **roots)
-    val_set = None if args.no_val else build_dataset(args.dataset, "val", **roots)
+    options = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
+    options |= {"context_background": args.context_background}
+    train_set = build_dataset(args.dataset, "train", **options)
+    val_set = None if args.no_val else build_dataset(args.dataset, "val", **options)
     if start.checkpoint:
         require_same_classes(start.checkpoint, train_set.classes, start.source)
     for dataset in filter(None, (train_set, val_set)):

@@ -1,6 +1,7 @@
 """The defaults of a training run: one block a dataset. A flag on the command line wins.
 
-V3+ is the paper, arXiv 1802.02611; V3 is arXiv 1706.05587, whose protocol it follows.
+V3+ is the paper, arXiv 1802.02611; V3 is arXiv 1706.05587, whose protocol it follows. "mmsegmentation" is its
+configs/deeplabv3plus: ResNet-101 at stride 8 with batch norm over all GPUs.
 """
 
 from dataclasses import dataclass, fields
@@ -46,6 +47,24 @@ COCO = Recipe(
     lr=0.007,  # as VOC
     head_lr_factor=1.0,
 )
+ADE20K = Recipe(
+    backbone="resnet",
+    backbone_weights="imagenet",  # mmsegmentation; MosaicML's recipe takes the same weights of torchvision
+    crop_size=(513,),  # Google's deeplab/g3doc/ade20k.md; mmsegmentation and MosaicML: 512
+    batch_size=16,  # mmsegmentation
+    epochs=64,  # mmsegmentation: 80,000 iterations (44.60 mIoU; 160,000: 45.47); 64 epochs are 80,832 of 16 over 20,210
+    lr=0.01,  # mmsegmentation
+    head_lr_factor=1.0,  # mmsegmentation
+)
+CONTEXT = Recipe(
+    backbone="resnet",
+    backbone_weights="imagenet",  # mmsegmentation
+    crop_size=(481,),  # mmsegmentation: 480
+    batch_size=16,  # mmsegmentation
+    epochs=129,  # mmsegmentation: 40,000 iterations (52.86 mIoU; 80,000: 53.2); 129 epochs are 40,248 of 16 over 4,998
+    lr=0.004,  # mmsegmentation
+    head_lr_factor=1.0,  # mmsegmentation
+)
 DEMO = Recipe(  # found by trial on two CPU cores: docs/training.md
     backbone="mobilenet",
     backbone_weights="none",
@@ -55,7 +74,7 @@ DEMO = Recipe(  # found by trial on two CPU cores: docs/training.md
     lr=0.05,
     head_lr_factor=1.0,
 )
-OWN_DATA = Recipe(  # found by trial on CamVid: docs/training.md
+OWN_DATA = Recipe(  # found by trial on CamVid, itself a dataset `folder`: docs/training.md
     backbone="resnet",
     backbone_weights="imagenet",
     crop_size=(513,),
@@ -66,7 +85,15 @@ OWN_DATA = Recipe(  # found by trial on CamVid: docs/training.md
 )
 
 # A dataset that is not in this table has OWN_DATA
-RECIPES = {"pascal": PASCAL, "cityscapes": CITYSCAPES, "coco": COCO, "folder": OWN_DATA, "demo": DEMO}
+RECIPES = {
+    "pascal": PASCAL,
+    "cityscapes": CITYSCAPES,
+    "coco": COCO,
+    "ade20k": ADE20K,
+    "context": CONTEXT,
+    "folder": OWN_DATA,
+    "demo": DEMO,
+}
 NAMES = tuple(field.name for field in fields(Recipe))
 
 

@@ -14,7 +14,7 @@ from utils.flags import flag, two_sides
 
 NETWORK = tuple(key for key in CONFIG_KEYS if key != "dropout")
 # Network and data: a resumed run takes these from its checkpoint, and a flag that contradicts them is an error
-FIXED = (*CONFIG_KEYS, "dataset", "use_sbd", "crop_size", "base_size", "batch_size", "seed")
+FIXED = (*CONFIG_KEYS, "dataset", "use_sbd", "context_background", "crop_size", "base_size", "batch_size", "seed")
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
     "device", "workers", "run_dir", "checkname", "resume", "ft", "weights_from", "max_steps", "no_val", "compile",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from config.resolve import runs_folder, with_checkpoint, with_defaults, with_network
 from modeling.pretrained import zoo
-from modeling.pretrained.load import read_source
+from modeling.pretrained.load import read_released, read_source
 from utils.distributed import broadcast, is_main_process, print_main
 from utils.run.resume import newest_run, read_run
 
@@ -37,6 +37,5 @@ def find_start(args: argparse.Namespace, given: set[str]) -> Start:
         return Start(with_checkpoint(args, given, checkpoint["config"]), checkpoint=checkpoint, source=args.resume)
     if args.weights_from:
         args.ft = True
-        weights = read_source(zoo.get(zoo.released(args.weights_from).url))
-        return Start(args, weights=weights, source=args.weights_from)
+        return Start(args, weights=read_released(args.weights_from), source=args.weights_from)
     return Start(args)

@@ -84,6 +84,8 @@ def add_data_flags(group) -> None:
     add("--data-root", metavar="DIR", help="its folder; overrides DEEPLAB_<DATASET>_ROOT and mypath.py")
     add("--use-sbd", action=ON_OFF, default=False, help="pascal: also train on SBD, 10,582 images in all")
     add("--sbd-root", metavar="DIR", help="SBD's folder")
+    add("--context-background", action=ON_OFF, default=False, help="context: the background is a class, 60 in all, "
+        "not ignored")  # fmt: skip
     add("--skip-broken", action="store_true", help="skip images that cannot be decoded, and list them in the run "
         "folder (default: stop at the first)")  # fmt: skip
     add("--base-size", type=positive_int, metavar="N", help="draw the training scale 0.5 to 2 relative to short side N "

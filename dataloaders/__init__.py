@@ -25,6 +25,8 @@ DATASETS = {
     "pascal": "dataloaders.voc.VOC",
     "cityscapes": "dataloaders.cityscapes.Cityscapes",
     "coco": "dataloaders.coco.COCO",
+    "ade20k": "dataloaders.ade20k.ADE20K",
+    "context": "dataloaders.context.Context",
     "folder": "dataloaders.folder.Folder",
     "demo": "dataloaders.demo.Demo",
 }
@@ -37,14 +39,17 @@ def build_dataset(
     root: str | None = None,
     use_sbd: bool = False,
     sbd_root: str | None = None,
+    context_background: bool = False,
     report: Report = raise_first,
 ) -> SegmentationDataset:
     """The images and labels of a split. `root` overrides the environment, which overrides mypath.py.
 
-    `use_sbd` adds SBD to the training images of pascal. Raises UserError for an unknown name or layout. Missing files
-    and invalid lists go to `report`, which by default raises UserError; with another one they are left out.
+    `use_sbd` adds SBD to the training images of pascal; `context_background` makes the background a class of context.
+    Neither has an effect on the other datasets. Raises UserError for an unknown name or layout. Missing files and
+    invalid lists go to `report`, which by default raises UserError; with another one they are left out.
     """
-    dataset = dataset_class(name)(root_folder(name, root), split, report=report)
+    kind = dataset_class(name, context_background=context_background)
+    dataset = kind(root_folder(name, root), split, report=report)
     if use_sbd and name == "pascal" and split == "train":
         from dataloaders.sbd import add_sbd
 
@@ -52,15 +57,19 @@ def build_dataset(
     return dataset
 
 
-def class_names(name: str, root: str | None = None) -> tuple[tuple[str, ...], Palette]:
-    """(classes, palette) of a dataset, without reading its images."""
-    return dataset_class(name).class_names(root_folder(name, root))
+def class_names(
+    name: str, root: str | None = None, *, context_background: bool = False
+) -> tuple[tuple[str, ...], Palette]:
+    """(classes, palette) of a dataset, without reading its images. The arguments are those of `build_dataset`."""
+    return dataset_class(name, context_background=context_background).class_names(root_folder(name, root))
 
 
-def dataset_class(name: str) -> type[SegmentationDataset]:
+def dataset_class(name: str, *, context_background: bool = False) -> type[SegmentationDataset]:
     if name not in DATASETS:
         raise UserError(f"unknown dataset {name!r}: choose one of {', '.join(DATASETS)}")
     module, _, attribute = DATASETS[name].rpartition(".")
+    if name == "context" and context_background:
+        attribute = "ContextWithBackground"
     return getattr(import_module(module), attribute)
 
 

@@ -28,7 +28,8 @@ class SegmentationDataset:
       attributes of the class, override `class_names` too),
     - `ids`, for each image the id that names the files of its results,
     - `image_files` and `label_files`, in the order of `ids` (or override `image_path` and `label_path`). Images are
-      files of any format of Pillow with at most 8 bits a channel, labels gray or palette PNG files of class numbers.
+      files of any format of Pillow with at most 8 bits a channel, labels gray or palette PNG files of class numbers,
+    - `first_value` if their class numbers do not begin at 0.
 
     `__init__` raises UserError for a `split` ("train", "val" or another) that `root`, a Path, does not have. It passes
     messages about missing files as a list to `report`, which raises UserError with the first one or returns; then it
@@ -44,6 +45,7 @@ class SegmentationDataset:
     label_files: Sequence[Path | None]  # None for an image without a label
     classes: tuple[str, ...]
     palette: Palette
+    first_value = 0  # of the first class in the label files; the smaller values are ignored
     has_label_files = True  # one for each image: `check_labels` reads them before training
     has_labels = True  # False for a test split: every pixel of its labels is 255
     has_void_border: bool | None = False  # whether 255 surrounds the objects; None: unknown, see `labels_hold_void`
@@ -68,11 +70,12 @@ class SegmentationDataset:
 
         Raises BrokenImage for a file that cannot be decoded, UserError for another mode.
         """
-        return open_label(self.label_path(index))
+        label = open_label(self.label_path(index))
+        return label.point(class_numbers(self.first_value, len(self.classes))) if self.first_value else label
 
     def label_digest(self, index: int) -> bytes:
         """Bytes that change with the content of the label: the key of cached class weights."""
-        return hashlib.sha256(self.label_path(index).read_bytes()).digest()
+        return hashlib.sha256(bytes([self.first_value]) + self.label_path(index).read_bytes()).digest()
 
     def describe_label(self, index: int) -> str:
         """How messages name the label."""
@@ -102,7 +105,7 @@ class SegmentationDataset:
         with collect_error(problems):
             label = self.open_label(index) if self.has_labels else blank_label(image)
             if label is not None and index not in self.checked:
-                check_values(label, len(self.classes), source)
+                check_values(label, len(self.classes), source, first_value=self.first_value)
                 self.checked.add(index)
         if image is not None and label is not None:
             with collect_error(problems):
@@ -117,6 +120,15 @@ class SegmentationDataset:
     def labels_hold_void(self) -> bool:
         """Whether any label has a pixel of 255. Reads the labels until the first one."""
         return any(self.open_label(index).histogram()[IGNORE_INDEX] for index in range(len(self)))
+
+
+@functools.cache
+def class_numbers(first_value: int, num_classes: int) -> list[int]:
+    """The class, or 255, for each of the 256 values of a label file in which the first class is `first_value`.
+
+    Values above the classes stay as they are: none of them becomes a class, and messages name them as stored.
+    """
+    return [IGNORE_INDEX] * first_value + [*range(num_classes), *range(first_value + num_classes, 256)]
 
 
 @contextlib.contextmanager

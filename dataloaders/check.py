@@ -117,6 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
     parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's images in train")
     parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
+    parser.add_argument("--context-background", action="store_true", help="context: the background is a class")
     parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
     parser.add_argument(
         "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read (0: this one)"
@@ -127,7 +128,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> int:
     roots = {"root": args.data_root, "use_sbd": args.use_sbd, "sbd_root": args.sbd_root}
-    build = functools.partial(build_dataset, args.dataset, **roots)
+    build = functools.partial(build_dataset, args.dataset, context_background=args.context_background, **roots)
     reports = [check_split(build, split, workers=args.workers) for split in args.split]
     print("\n\n".join(map(describe, reports)))
     if args.json:

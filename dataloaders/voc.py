@@ -16,19 +16,20 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 class VOCLayout(SegmentationDataset):
     """`JPEGImages/<id>.*`, `SegmentationClass/<id>.png`, and the ids in `ImageSets/Segmentation/<split>.txt`.
 
-    The split "test" may have no labels.
+    The split "test" may have no labels. A subclass may give the folders of lists and labels other names.
     """
 
+    list_folder_name, label_folder_name = "Segmentation", "SegmentationClass"
     has_void_border = None
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        id_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        id_file = root / "ImageSets" / self.list_folder_name / f"{split}.txt"
         ids = read_ids(id_file)
         image_folder = require_folder(root / "JPEGImages", self.name, "JPEGImages/")
         images = files_by_id(image_folder, IMAGE_SUFFIXES, report)
-        self.label_folder, labels = root / "SegmentationClass", {}
+        self.label_folder, labels = root / self.label_folder_name, {}
         if split != "test" or self.label_folder.is_dir():
-            require_folder(self.label_folder, self.name, "SegmentationClass/ beside JPEGImages/")
+            require_folder(self.label_folder, self.name, f"{self.label_folder_name}/ beside JPEGImages/")
             labels = files_by_id(self.label_folder, [".png"], report)
         self.has_labels = split != "test" or any(image_id in labels for image_id in ids)
         suffixes = " ".join(IMAGE_SUFFIXES)
@@ -46,7 +47,7 @@ class VOC(VOCLayout):
     has_void_border = True
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        super().__init__(find_voc(root), split, report=report)
+        super().__init__(find_voc(root, "2012", self.name), split, report=report)
 
     def submission(self, image_id: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
         """For VOC's server: comp6, segmentation trained on any data."""
@@ -54,11 +55,15 @@ class VOC(VOCLayout):
         return path, palette_image(prediction, self.palette)
 
 
-def find_voc(root: Path) -> Path:
-    """The folder that holds JPEGImages/: `root`, or VOC2012/ of a devkit in it. Raises UserError if there is none."""
-    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+def find_voc(root: Path, year: str, dataset: str) -> Path:
+    """The folder that holds JPEGImages/: `root`, or VOC<year>/ of a devkit in it.
+
+    Raises UserError, with how to set the root of `dataset`, if there is none.
+    """
+    for folder in (root, root / f"VOC{year}", root / "VOCdevkit" / f"VOC{year}"):
         if (folder / "classes.txt").is_file():
             raise UserError(f"{folder} has a classes.txt, so is not VOC's: give --dataset folder")
         if (folder / "JPEGImages").is_dir():
             return folder
-    return require_folder(root / "JPEGImages", "pascal", "JPEGImages/ there, in VOC2012/ and in VOCdevkit/VOC2012/")
+    wanted = f"JPEGImages/ there, in VOC{year}/ and in VOCdevkit/VOC{year}/"
+    return require_folder(root / "JPEGImages", dataset, wanted)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sample_data import box, coco_object, run_lengths, write_network, write_voc
+from sample_data import box, coco_object, run_lengths, write_ade20k, write_context, write_network, write_voc
 from scipy.io import savemat
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -86,6 +86,16 @@ def cityscapes_root(tmp_path):
             )
             Image.fromarray(label).save(labels / f"{stem}_gtFine_labelIds.png")
     return root
+
+
+@pytest.fixture
+def ade20k_root(tmp_path):
+    return write_ade20k(tmp_path / "ade20k")
+
+
+@pytest.fixture
+def context_root(tmp_path):
+    return write_context(tmp_path / "VOC2010")
 
 
 @pytest.fixture

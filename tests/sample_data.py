@@ -71,3 +71,25 @@ def write_network(path: Path, classes: tuple[str, ...], **config) -> Path:
     state = {"state_dict": model.state_dict(), "config": config, "classes": list(classes)} | model.preprocessing
     torch.save(state | {"palette": [list(color) for color in voc_palette(len(classes))]}, path)
     return path
+
+
+def write_ade20k(root: Path, seed: int = 0) -> Path:
+    """Six images of ADE20K's train split, two of its val split, with the values 0 to 150."""
+    random = np.random.default_rng(seed)
+    for folder, prefix, count in (("training", "ADE_train", 6), ("validation", "ADE_val", 2)):
+        (root / "images" / folder).mkdir(parents=True)
+        (root / "annotations" / folder).mkdir(parents=True)
+        for number in range(1, count + 1):
+            label = np.kron(random.integers(0, 151, (9, 12), dtype=np.uint8), np.ones((4, 4), np.uint8))
+            Image.fromarray(label).save(root / f"annotations/{folder}/{prefix}_{number:08d}.png")
+            image = random.integers(0, 255, (36, 48, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / f"images/{folder}/{prefix}_{number:08d}.jpg")
+    return root
+
+
+def write_context(root: Path) -> Path:
+    """Pascal Context: VOC's layout, with other names of two folders, and the values 0 to 59."""
+    write_voc(root, {"train": [f"t{n}" for n in range(6)], "val": ["v0", "v1"]}, num_classes=60)
+    (root / "ImageSets/Segmentation").rename(root / "ImageSets/SegmentationContext")
+    (root / "SegmentationClass").rename(root / "SegmentationClassContext")
+    return root

@@ -64,10 +64,13 @@ def test_a_split_without_labeled_pixels_is_a_problem(folder_root, capsys):
     assert "val: every label is 255 throughout" in problems(capsys.readouterr().out)[0]
 
 
-def test_every_dataset_can_be_checked(voc_root, sbd_root, cityscapes_root, coco_root, capsys):
+def test_every_dataset_can_be_checked(
+    voc_root, sbd_root, cityscapes_root, coco_root, ade20k_root, context_root, capsys
+):
     for name, root, more in [
         ("pascal", voc_root, ["--use-sbd", "--sbd-root", str(sbd_root)]), ("cityscapes", cityscapes_root, []),
-        ("coco", coco_root, []), ("demo", voc_root, []),
+        ("coco", coco_root, []), ("ade20k", ade20k_root, []), ("context", context_root, []),
+        ("context", context_root, ["--context-background"]), ("demo", voc_root, []),
     ]:  # fmt: skip
         split = "val" if name == "demo" else "train"
         assert check.main(["--dataset", name, "--data-root", str(root), "--split", split, "--workers", "0", *more]) == 0

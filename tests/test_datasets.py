@@ -197,8 +197,8 @@ def test_one_label_with_the_second_class_allows_others_of_0_and_255(folder_root)
 
 
 def test_unknown_dataset_names_the_choices():
-    with pytest.raises(UserError, match="choose one of pascal, cityscapes, coco, folder, demo"):
-        build_dataset("ade20k", "train")
+    with pytest.raises(UserError, match="choose one of pascal, cityscapes, coco, ade20k, context, folder, demo"):
+        build_dataset("ade", "train")
 
 
 class TestDemo:

@@ -278,7 +278,7 @@ def test_the_averaged_weights_are_scored(start, tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["miou"] == log(folder)[-1]["val_miou"]
 
 
-@pytest.mark.parametrize("name", ["pascal", "pascal with SBD", "cityscapes", "coco"])
+@pytest.mark.parametrize("name", ["pascal", "pascal with SBD", "cityscapes", "coco", "ade20k", "context"])
 def test_the_other_datasets_train_resume_and_score(name, request, start):
     dataset, *sbd = name.split(" with ")
     root = request.getfixturevalue({"pascal": "voc"}.get(dataset, dataset) + "_root")

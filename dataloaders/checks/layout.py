@@ -51,8 +51,12 @@ def layout_of(root: Path) -> str | None:
     """The dataset whose folders are in `root`."""
     if (root / "leftImg8bit").is_dir():
         return "cityscapes"
+    if any((root / folder / "annotations" / "training").is_dir() for folder in ("", "ADEChallengeData2016")):
+        return "ade20k"
     if any((root / "annotations").glob("instances_*.json")):
         return "coco"
+    if (root / "SegmentationClassContext").is_dir():
+        return "context"
     if (root / "JPEGImages").is_dir():
         return "folder" if (root / "classes.txt").is_file() else "pascal"
     return None

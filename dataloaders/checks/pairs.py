@@ -21,14 +21,18 @@ class Pair(NamedTuple):
     problems: list[UserError]
 
 
-def check_values(label: Image.Image, num_classes: int, source: str) -> None:
-    """Raise UserError that names `source` for a value that is neither a class nor 255."""
+def check_values(label: Image.Image, num_classes: int, source: str, *, first_value: int = 0) -> None:
+    """Raise UserError that names `source` for a value that is neither a class nor 255.
+
+    `first_value`: how its files store class 0; see `SegmentationDataset`.
+    """
     counts = label.histogram()
     invalid = [value for value in range(num_classes, IGNORE_INDEX) if counts[value]]
     if invalid:
+        ignored = ", ".join(map(str, (*range(first_value), IGNORE_INDEX)))
         raise UserError(
-            f"{source} holds {first_five(invalid)}, outside the {num_classes} classes 0..{num_classes - 1} "
-            "(255: ignored): correct the label or add the classes"
+            f"{source} holds {first_five(invalid)}, outside the {num_classes} classes "
+            f"{first_value}..{first_value + num_classes - 1} ({ignored}: ignored): correct the label or add the classes"
         )
 
 

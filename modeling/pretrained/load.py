@@ -16,6 +16,7 @@ from modeling.layers import pad_strided_convolutions, set_epsilon
 from modeling.pretrained import zoo
 from modeling.pretrained.names import Weights, translate
 from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
+from modeling.pretrained.tf_names import LOGITS
 from utils.distributed import print_main
 from utils.errors import UserError
 from utils.run.checkpoint import is_mapping, read_checkpoint
@@ -124,6 +125,17 @@ def read_source(source: str | Path) -> Mapping:
     except UserError as error:
         raise UserError(f"{path} has {error}") from None
     return content
+
+
+def read_released(name: str) -> Mapping:
+    """The variables of the released network `name`, with those outputs of its classifier that are classes.
+
+    Raises UserError for an unknown name, or if the download fails.
+    """
+    released = zoo.released(name)
+    content = read_source(zoo.get(released.url))
+    classifier = {key: content[key][..., released.num_unused :] for key in LOGITS if key in content}
+    return {**content, **classifier}
 
 
 def state_of(content: Mapping) -> Mapping:

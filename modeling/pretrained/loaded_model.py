@@ -10,10 +10,18 @@ import torch
 from modeling.architecture import CONFIG_KEYS, Architecture
 from modeling.deeplab import DeepLab
 from modeling.pretrained import zoo
-from modeling.pretrained.load import load_weights, number_of_classes, read_source
+from modeling.pretrained.load import load_weights, number_of_classes, read_released, read_source
 from utils.distributed import is_main_process, print_main
 from utils.errors import UserError
-from utils.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, VOC_CLASSES, Palette, voc_palette
+from utils.palettes import (
+    ADE20K_CLASSES,
+    ADE20K_PALETTE,
+    CITYSCAPES_CLASSES,
+    CITYSCAPES_PALETTE,
+    VOC_CLASSES,
+    Palette,
+    voc_palette,
+)
 from utils.run.checkpoint import is_ours
 
 
@@ -51,7 +59,7 @@ def load_model(
         raise UserError("which network? give either `checkpoint` or `weights_from`, a name of docs/weights.md")
     released = zoo.released(weights_from) if weights_from else None
     source = str(weights_from or checkpoint)
-    content = read_source(zoo.get(released.url) if released else checkpoint)
+    content = read_released(weights_from) if weights_from else read_source(checkpoint)
     config = content["config"] if is_ours(content) else {}
     described = (released.architecture.to_config() if released else {}) | config
     architecture = find_architecture(content, merge(described, network or {}, source), out_stride, source)
@@ -112,8 +120,10 @@ def classes_and_palette(
 
 
 def default_classes_and_palette(num_classes: int) -> tuple[tuple[str, ...], Palette]:
-    """VOC's for 21 classes, Cityscapes' for 19, else numbers in VOC's colors."""
+    """VOC's for 21 classes, Cityscapes' for 19, ADE20K's for 150, else numbers in VOC's colors."""
     if num_classes == len(CITYSCAPES_CLASSES):
         return CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+    if num_classes == len(ADE20K_CLASSES):
+        return ADE20K_CLASSES, ADE20K_PALETTE
     names = VOC_CLASSES if num_classes == len(VOC_CLASSES) else tuple(f"class {n}" for n in range(num_classes))
     return names, voc_palette(num_classes)

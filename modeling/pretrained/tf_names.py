@@ -15,6 +15,7 @@ BACKBONE_SETTINGS = {
     "resnet_v1_": (1e-5, "symmetric"),
     "MobilenetV2/": (1e-3, "same"),
 }
+LOGITS = ("logits/semantic/weights", "logits/semantic/biases")  # the last axis is that of the classes
 CLASSIFIER = re.compile(r"(xception|resnet_v1)_\d+/logits/|MobilenetV2/(Conv_1|Logits)/")
 
 
@@ -118,7 +119,7 @@ def mobilenet_layers(block: int, layer: str) -> Layers:
 
 def tensorflow_name(name: str) -> str:
     """Our name of a TensorFlow variable; `name` itself if no rule covers it."""
-    if name in ("logits/semantic/weights", "logits/semantic/biases"):
+    if name in LOGITS:
         return f"decoder.classifier.{LEAVES[name.rpartition('/')[2]]}"
     match = re.fullmatch(r"(.+?)/(weights|depthwise_weights|BatchNorm/\w+)", name)
     for pattern, layers in SCOPES if match and match[2] in LEAVES else ():

@@ -19,18 +19,23 @@ BACKBONE_WEIGHTS = {
 
 @dataclass(frozen=True)
 class Released:
-    """A released segmentation network: the address of its weights, and the architecture that they fill."""
+    """A released segmentation network: the address of its weights, and the architecture that they fill.
+
+    The first `num_unused` outputs of the weights are no classes, and `architecture` does not have them.
+    """
 
     url: str
     architecture: Architecture
+    num_unused: int = 0
 
 
-def google(archive: str, num_classes: int, backbone: str, head: str, **options) -> Released:
+def google(archive: str, num_classes: int, backbone: str, head: str, *, num_unused: int = 0, **options) -> Released:
     architecture = Architecture(backbone=backbone, num_classes=num_classes, head=head, **options)
-    return Released(f"{TENSORFLOW_MODELS}/{archive}.tar.gz", architecture)
+    return Released(f"{TENSORFLOW_MODELS}/{archive}.tar.gz", architecture, num_unused)
 
 
-# Google's model zoo, by its names (tensorflow/models, research/deeplab/g3doc/model_zoo.md)
+# Google's model zoo, by its names (tensorflow/models, research/deeplab/g3doc/model_zoo.md). Output 0 of the networks
+# for ADE20K belongs to label 0, which is ignored in training and in scoring
 SEGMENTATION = {
     "mobilenetv2_dm05_coco_voc_trainaug": google(
         "deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01", 21, "mobilenet", "lite", width=0.5
@@ -47,9 +52,11 @@ SEGMENTATION = {
     ),
     "xception65_cityscapes_trainfine": google("deeplabv3_cityscapes_train_2018_02_06", 19, "xception", "separable"),
     "mobilenetv2_ade20k_train": google(
-        "deeplabv3_mnv2_ade20k_train_2018_12_03", 151, "mobilenet", "lite-decoder", wide_tap=True
+        "deeplabv3_mnv2_ade20k_train_2018_12_03", 150, "mobilenet", "lite-decoder", num_unused=1, wide_tap=True
     ),
-    "xception65_ade20k_train": google("deeplabv3_xception_ade20k_train_2018_05_29", 151, "xception", "separable"),
+    "xception65_ade20k_train": google(
+        "deeplabv3_xception_ade20k_train_2018_05_29", 150, "xception", "separable", num_unused=1
+    ),
 }
 CHECKPOINT_FILE = re.compile(r"\.(index|data-\d{5}-of-\d{5})$")
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 DPI = 120
+MAX_NUMBERED = 40  # classes of a confusion matrix with numbers in its cells
 
 
 def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, whole_miou: float | None) -> None:
@@ -28,18 +29,20 @@ def plot_trimap(path: Path, miou: Mapping[str, float | None], *, border: str, wh
 
 
 def plot_confusion(path: Path, counts: np.ndarray, classes: Sequence[str]) -> None:
-    """Plot `counts[truth, prediction]` in percent of each true class; numbers in the cells up to 40 classes."""
+    """Plot `counts[truth, prediction]` in percent of each true class; with numbers in the cells up to MAX_NUMBERED."""
     totals = counts.sum(1, keepdims=True)
     percentages = np.divide(100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    side = max(4, 1.8 + 0.36 * len(classes))
+    has_numbers = len(classes) <= MAX_NUMBERED
+    cell, font_size = (0.36, 10) if has_numbers else (0.13, 7)  # inches, points: the names just fit
+    side = max(4, 1.8 + cell * len(classes))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot(title="% of the true class")
     axes.imshow(percentages, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(classes)), labels=classes, rotation=90)
-    axes.set_yticks(range(len(classes)), labels=classes)
+    axes.set_xticks(range(len(classes)), labels=classes, rotation=90, size=font_size)
+    axes.set_yticks(range(len(classes)), labels=classes, size=font_size)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
-    if len(classes) <= 40:
+    if has_numbers:
         for (row, column), value in np.ndenumerate(percentages):
             if value >= 0.5:
                 color = "white" if value > 55 else "black"
