@@ -98,7 +98,8 @@ def outline(segmentation: object) -> Callable:
 
 def other_root(dataset: str) -> Callable:
     """Replaces the folder by one with the layout of another dataset."""
-    layouts = {"cityscapes": "leftImg8bit/train/x", "coco": "annotations", "pascal": "JPEGImages"}
+    layouts = {"cityscapes": "leftImg8bit/train/x", "coco": "annotations", "pascal": "JPEGImages",
+               "ade20k": "ADEChallengeData2016/annotations/training", "context": "SegmentationClassContext"}  # fmt: skip
 
     def damage(root: Path) -> None:
         shutil.rmtree(root)
@@ -142,6 +143,21 @@ LAYOUT = [
     Case("Cityscapes given as VOC", ("layout of cityscapes", "--dataset cityscapes"), "pascal",
          other_root("cityscapes")),
     Case("COCO given as Cityscapes", ("layout of coco", "--dataset coco"), "cityscapes", other_root("coco")),
+    Case("missing ADE20K root", ("no folder", "ADEChallengeData2016/", "--data-root DIR", "DEEPLAB_ADE20K_ROOT"), "ade20k",
+         shutil.rmtree),
+    Case("ADE20K without images", ("holds no *.jpg", "unpack ADEChallengeData2016.zip"), "ade20k",
+         lambda root: [path.unlink() for path in root.glob("images/training/*")]),
+    Case("ADE20K image without label", ("annotations/training/ADE_train_00000001.png is missing", "unpack"), "ade20k",
+         without("annotations/training/ADE_train_00000001.png")),
+    Case("missing Pascal Context root", ("no folder", "VOC2010/", "--data-root DIR", "DEEPLAB_CONTEXT_ROOT"), "context",
+         shutil.rmtree),
+    Case("Pascal Context without lists", ("SegmentationContext/train.txt is missing",), "context",
+         without("ImageSets/SegmentationContext")),
+    Case("Pascal Context without labels", ("SegmentationClassContext", "beside JPEGImages/", "--data-root DIR"),
+         "context", without("SegmentationClassContext")),
+    Case("ADE20K given as COCO", ("layout of ade20k", "--dataset ade20k"), "coco", other_root("ade20k")),
+    Case("Pascal Context given as Cityscapes", ("layout of context", "--dataset context"), "cityscapes",
+         other_root("context")),
     Case("VOC given as own data", ("classes.txt is missing", "--dataset pascal"), "folder", other_root("pascal")),
     Case("own data given as VOC", ("classes.txt", "--dataset folder"), "pascal", text("classes.txt", "a\nb\n")),
     Case("split missing", ("train.txt is missing", "one a line"), damage=without(TRAIN)),
@@ -182,6 +198,10 @@ PAIRS = [
          damage=in_every(LABELS, save_small)),
     Case("value that is no class", ("SegmentationClass/t.", "holds 7", "3 classes 0..2", "correct the label"),
          damage=in_every(LABELS, save_class_7)),
+    Case("value above ADE20K's classes", ("annotations/training", "holds 151", "1..150 (0, 255: ignored)"), "ade20k",
+         in_every("annotations/training/*", lambda path: save_label(np.full((36, 48), 151, np.uint8), path))),
+    Case("value above Pascal Context's classes", ("t0.png holds 60", "59 classes 1..59", "correct the label"), "context",
+         in_every("SegmentationClassContext/t*", lambda path: save_label(np.full((36, 48), 60, np.uint8), path))),
 ]  # fmt: skip
 COCO = [
     Case("truncated annotations", ("instances_train2017.json is not a complete JSON", "download it again"), "coco",
