@@ -41,10 +41,14 @@ def ways_to_set_root(dataset: str, flag: str) -> str:
 
 
 def hint(path: Path, dataset: str) -> str:
-    """End of a message that `path` is missing: whether the nearest existing folder is another dataset's root."""
-    root = next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
-    other = layout_of(root)
-    return f"; {root} has the layout of {other}: --dataset {other}?" if other not in (None, dataset) else ""
+    """End of a message that `path` is missing: whether the nearest existing folder, or the one that it is in, is
+    another dataset's root.
+    """
+    nearest = next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
+    for root in (nearest, nearest.parent):
+        if other := layout_of(root):
+            return f"; {root} has the layout of {other}: --dataset {other}?" if other != dataset else ""
+    return ""
 
 
 def layout_of(root: Path) -> str | None:
