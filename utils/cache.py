@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from utils.distributed import print_main
 from utils.errors import UserError, writing
@@ -50,15 +50,20 @@ def print_note(error: UserError) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, fix: str) -> Iterator[None]:
+def locked(path: Path, *, fix: str, waiting: str = "") -> Iterator[None]:
     """Only one process at a time enters the block. The lock file is beside `path`; its folder is created.
 
-    Raises UserError with `fix` if that folder cannot be written.
+    Prints `waiting` if another process is in the block. Raises UserError with `fix` if that folder cannot be written.
     """
     with writing(path.parent, fix):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f"{path.name}.lock"))
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting:
+                print_main(waiting)
+            lock.acquire()
     try:
         yield
     finally:

@@ -1,10 +1,11 @@
-"""Files from the network, kept in torch.hub's folder: interrupted downloads continue, and hashes are verified."""
+"""Files from the network: interrupted downloads continue. Weights are kept in torch.hub's folder, with their hashes."""
 
 import hashlib
 import http.client
 import re
 import tarfile
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
@@ -34,13 +35,16 @@ def fetch(url: str) -> Path:
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     with writing(target, FIX), locked(target, fix=FIX):
         if not target.is_file():
-            download(url, target)
+            download(url, target, fix=f"put the file at {target}, or give a FILE of weights")
         check_recorded_hash(target, url)
     return target
 
 
-def download(url: str, target: Path) -> None:
-    """Write `target` in several attempts. Raises UserError if all fail or the hash differs from the one in the name."""
+def download(url: str, target: Path, *, fix: str) -> None:
+    """Write `target` in several attempts. Raises UserError, with `fix` for a user without a network, if all fail.
+
+    Also if the SHA-256 does not start with the digits in the name, where the name has digits.
+    """
     part = target.with_name(f"{target.name}.part")
     print_main(f"downloading {url} to {target}")
     for attempt in range(1, ATTEMPTS + 1):
@@ -51,8 +55,8 @@ def download(url: str, target: Path) -> None:
             is_final = isinstance(error, HTTPError) and error.code < 500
             if attempt == ATTEMPTS or is_final or isinstance(getattr(error, "reason", None), OSError):
                 raise UserError(
-                    f"cannot download {url} ({getattr(error, 'reason', None) or error}): put the file at {target}, or "
-                    "give a FILE of weights; the received part is kept, and the next attempt continues it"
+                    f"cannot download {url} ({getattr(error, 'reason', None) or error}): {fix}; the received part is "
+                    "kept, and the next attempt continues it"
                 ) from error
     published = HASH_IN_NAME.search(target.name)
     if published and not (digest := sha256(part)).startswith(published[1]):
@@ -70,6 +74,8 @@ def continue_download(url: str, part: Path) -> None:
     except HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
+        if error.headers.get("Content-Range") == f"bytes */{size}":
+            return  # complete: the process ended before it was renamed
         part.unlink()  # not a part of this file: it is at least as long
         return continue_download(url, part)
     with response:
@@ -99,10 +105,16 @@ def check_recorded_hash(path: Path, url: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+    return file_digest(path, "sha256")
+
+
+def file_digest(path: Path, algorithm: str, count: Callable[[int], object] = lambda _: None) -> str:
+    """The digest as hexadecimal digits. `count` is called with the bytes of each chunk."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
+            count(len(chunk))
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dataloaders.archives.catalog import command_for
 from utils.errors import UserError
 
 Report = Callable[[Sequence[str]], None]
@@ -37,7 +38,12 @@ def how_to_set_root(path: Path, dataset: str, flag: str = "--data-root DIR") -> 
 
 
 def ways_to_set_root(dataset: str, flag: str) -> str:
-    return f"give {flag}, set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py"
+    """The command that gets the data first, where there is one; `folder` is made by another."""
+    ways = f"give {flag}, set DEEPLAB_{dataset.upper()}_ROOT, or edit mypath.py"
+    if dataset == "folder":
+        return f"{ways}; python -m dataloaders.convert makes this layout of your images and masks"
+    command = command_for(dataset)
+    return f"run {command}, {ways}" if command else ways
 
 
 def hint(path: Path, dataset: str) -> str:
