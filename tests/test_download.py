@@ -2,17 +2,16 @@
 
 import dataclasses
 import hashlib
-import http.server
 import io
 import re
 import socket
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from serving import serving
 from tensorflow_data import tensorflow_variables, write_tf_checkpoint
 
 import train
@@ -24,54 +23,12 @@ from utils.download import fetch, unpack
 from utils.errors import UserError
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`. `cuts`: after how many bytes the next answers break off. Without `ranges` it ignores Range.
-
-    `requests` holds the Range header of each request.
-    """
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.cuts: list[int] = []
-        self.ranges = True
-        self.requests: list[str | None] = []
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        content, wanted = self.server.files.get(self.path[1:]), self.headers.get("Range")
-        self.server.requests.append(wanted)
-        if content is None:
-            self.send_error(404)
-            return
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
-        if start and start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        end = self.server.cuts.pop(0) if self.server.cuts else len(content)
-        self.wfile.write(content[start : start + end])
-
-    def log_message(self, *_arguments):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(download, "CHUNK", 1000)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with serving() as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 CONTENT = bytes(range(256)) * 40
@@ -115,6 +72,15 @@ def test_a_partial_file_longer_than_the_file_is_discarded(server, tmp_path):
     cache(tmp_path).mkdir(parents=True)
     (cache(tmp_path) / "net.bin.part").write_bytes(CONTENT * 2)
     assert fetch(server.url("net.bin")).read_bytes() == CONTENT
+
+
+def test_a_complete_partial_file_is_not_downloaded_again(server, tmp_path):
+    """A process that is killed between the last byte and the rename leaves one."""
+    server.files["net.bin"] = CONTENT
+    cache(tmp_path).mkdir(parents=True)
+    (cache(tmp_path) / "net.bin.part").write_bytes(CONTENT)
+    assert fetch(server.url("net.bin")).read_bytes() == CONTENT
+    assert server.requests == [f"bytes={len(CONTENT)}-"]
 
 
 def test_a_hash_in_the_name_is_checked(server, tmp_path):

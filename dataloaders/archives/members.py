@@ -25,6 +25,19 @@ class Member(NamedTuple):
     open: Callable[[], IO[bytes]]
 
 
+class CheckedInfo(tarfile.TarInfo):
+    """A damaged or missing header is an error: tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # the mark of the end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
 @contextlib.contextmanager
 def reading(archive: Path) -> Iterator[None]:
     """Raise UserError that `archive` is damaged, for an error of the libraries that read it."""
@@ -51,7 +64,7 @@ def read_members(archive: Path) -> Iterator[Member]:
 
 
 def tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, tarinfo=CheckedInfo) as tar:
         for info in tar:
             kind = "link" if info.issym() or info.islnk() else "folder" if info.isdir() else "device"
             kind = "file" if info.isfile() else kind

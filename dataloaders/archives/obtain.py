@@ -47,7 +47,7 @@ def obtain(archive: Archive, root: Path, given: Path | None) -> Path:
 
 def check_sum(path: Path, archive: Archive, *, verify: bool) -> str:
     """The MD5 sum of a file. Raises UserError if another is published; without `verify` a note says so instead."""
-    with progress(f"checking {path.name}", 0, path.stat().st_size, unit="B") as bar:
+    with progress(f"checking {path.name}", 0, max(1, path.stat().st_size), unit="B") as bar:
         found = file_digest(path, "md5", bar.update)
     if archive.md5 is None:
         print_above_bar(f"{path.name}: no checksum is published, it has MD5 {found}")
