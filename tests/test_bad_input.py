@@ -22,7 +22,7 @@ from scipy.io import savemat
 
 import evaluate
 import predict
-from dataloaders import build_dataset
+from dataloaders import build_dataset, prepare
 from dataloaders import check as checker
 from modeling import cost
 from modeling import weights as weights_command
@@ -136,10 +136,14 @@ def save_other_matrix(path: Path) -> None:
 
 
 LAYOUT = [
-    Case("missing root", ("no folder", "--data-root DIR", "DEEPLAB_FOLDER_ROOT", "mypath.py"), damage=shutil.rmtree),
-    Case("missing VOC root", ("no folder", "--data-root DIR", "mypath.py"), "pascal", shutil.rmtree),
-    Case("missing Cityscapes root", ("no folder", "--data-root DIR"), "cityscapes", shutil.rmtree),
-    Case("missing COCO root", ("no file", "instances_train2017.json", "--data-root DIR"), "coco", shutil.rmtree),
+    Case("missing root", ("no folder", "--data-root DIR", "DEEPLAB_FOLDER_ROOT", "mypath.py", "dataloaders.convert"),
+         damage=shutil.rmtree),
+    Case("missing VOC root", ("no folder", "run python -m dataloaders.prepare pascal", "--data-root DIR", "mypath.py"),
+         "pascal", shutil.rmtree),
+    Case("missing Cityscapes root", ("no folder", "run python -m dataloaders.prepare cityscapes", "--data-root DIR"),
+         "cityscapes", shutil.rmtree),
+    Case("missing COCO root", ("no file", "instances_train2017.json", "run python -m dataloaders.prepare coco",
+                               "--data-root DIR"), "coco", shutil.rmtree),
     Case("Cityscapes given as VOC", ("layout of cityscapes", "--dataset cityscapes"), "pascal",
          other_root("cityscapes")),
     Case("COCO given as Cityscapes", ("layout of coco", "--dataset coco"), "cityscapes", other_root("coco")),
@@ -235,7 +239,8 @@ SBD = [
     Case("SBD label is text", (".mat cannot be read as a MATLAB file",), "sbd",
          in_every("cls/*.mat", lambda path: path.write_text("x"))),
     Case("SBD label missing", ("s0.mat is missing", "add it"), "sbd", without("cls/s0.mat")),
-    Case("missing SBD root", ("no img/ and cls/", "--sbd-root DIR"), "sbd", shutil.rmtree),
+    Case("missing SBD root", ("no img/ and cls/", "run python -m dataloaders.prepare pascal", "--sbd-root DIR"), "sbd",
+         shutil.rmtree),
 ]  # fmt: skip
 
 
@@ -332,6 +337,10 @@ OTHER_COMMANDS = [  # (command, its flags, parts of the error); NETWORK, IMAGE a
     ("check", "--dataset ade", "--dataset | 'ade' | pascal"),
     ("check", "--dataset demo --workers abc", "--workers: 'abc' is not"),
     ("check", "--dataset demo --split val --workers 0 --json /dev/null/x.json", "cannot write /dev/null/x.json"),
+    ("prepare", "voc", "NAME | 'voc' | pascal"),
+    ("prepare", "pascal --archives nowhere", "--archives nowhere: no such folder"),
+    ("prepare", "pascal --root /dev/null/x --no-verify", "cannot write /dev/null/x | give another --root"),
+    ("prepare", "cityscapes --root TMP/out", "needs an account | cityscapes --archives DIR"),
     ("weights", "x --out y --backbone vgg", "--backbone: invalid choice: 'vgg'"),
     ("weights", f"x --out y {MOBILENET} --num-classes 0", "--num-classes: '0' is not"),
     ("weights", f"NETWORK --out /dev/null/x.pth {MOBILENET} --width 0.25", "cannot write /dev/null/x.pth | --out"),
@@ -359,8 +368,8 @@ OTHER_COMMANDS = [  # (command, its flags, parts of the error); NETWORK, IMAGE a
     ("predict", "IMAGE --checkpoint NETWORK --out /dev/null/x", "cannot write | give another --out"),
     ("predict", "nowhere.jpg --checkpoint NETWORK --out TMP/out", "nowhere.jpg"),
 ]  # fmt: skip
-MAINS = {"check": checker.main, "weights": weights_command.main, "cost": cost.main, "evaluate": evaluate.main,
-         "predict": predict.main}  # fmt: skip
+MAINS = {"check": checker.main, "prepare": prepare.main, "weights": weights_command.main, "cost": cost.main,
+         "evaluate": evaluate.main, "predict": predict.main}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "flags", "expected"), OTHER_COMMANDS, ids=lambda value: value[:60])

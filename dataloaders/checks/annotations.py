@@ -8,10 +8,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from dataloaders.checks.layout import Report
 from utils.errors import UserError
 
 MIN_NUMBERS = 6  # of a polygon, three corners: pycocotools takes four numbers for a box and fails on fewer
+MAX_CHARACTERS = 7  # of a compressed run length: 35 bits, more than any image has pixels
 MAX_COORDINATE = 1e6  # pixels: pycocotools visits every pixel of an edge; the comparison excludes NaN too
 IMAGE_FIELDS = {"file_name": str, "height": int, "id": int, "width": int}
 LISTS = ("images", "annotations", "categories")
@@ -125,19 +128,21 @@ def decode_counts(text: str) -> list[int]:
     """Compressed run lengths as numbers (pycocotools, rleFrString in maskApi.c).
 
     A character holds five bits of a number, the lowest first. From the fourth number on, the text has the difference
-    to the number before the previous one.
+    to the number before the previous one. A number of too many characters gives [-1], which is no run length.
     """
-    counts, value, shift = [], 0, 0
-    for code in text.encode():
-        code -= 48
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:  # more bits of this number follow
-            continue
-        value -= (code & 16) << (shift - 4)  # sign
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-        value = shift = 0
-    return counts
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes & 32 == 0)  # of each number; the others are followed by more bits of it
+    if not last.size:
+        return []
+    first = np.concatenate(([0], last[:-1] + 1))
+    if (last - first).max() >= MAX_CHARACTERS:
+        return [-1]
+    codes = codes[: last[-1] + 1]
+    shifts = 5 * (np.arange(codes.size) - np.repeat(first, last - first + 1))
+    counts = np.add.reduceat((codes & 31) << shifts, first)
+    counts -= (codes[last] & 16) << (shifts[last] + 1)  # sign
+    counts[1::2], counts[2::2] = np.cumsum(counts[1::2]), np.cumsum(counts[2::2])
+    return counts.tolist()
 
 
 def abbreviate(entry: object) -> str:
