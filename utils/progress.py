@@ -17,7 +17,7 @@ def progress(title: str, first: int, total: int, *, iterable=None, unit: str = "
     pause = 0.2 if is_terminal else 30
     return tqdm(
         iterable, desc=title, initial=first, total=total, unit=unit, mininterval=pause, maxinterval=pause,
-        leave=not is_terminal, dynamic_ncols=True, disable=not is_main_process(),
+        unit_scale=unit == "B", leave=not is_terminal, dynamic_ncols=True, disable=not is_main_process(),
     )  # fmt: skip
 
 

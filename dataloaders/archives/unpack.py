@@ -21,7 +21,7 @@ def unpack(archive: Path, inner: str, folder: Path) -> None:
     devices, and for more bytes than the disk has.
     """
     total = check_members(archive, inner, room=free_bytes(folder) + size_of(folder))
-    with progress(archive.name, 0, total, unit="B") as bar:
+    with progress(f"unpacking {archive.name}", 0, total, unit="B") as bar:
         for member, path in wanted_members(archive, inner):
             if member.kind == "folder":
                 make_folder(folder / path)
