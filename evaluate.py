@@ -97,7 +97,7 @@ def open_dataset(args: argparse.Namespace, loaded: LoadedModel) -> SegmentationD
     if name is None:
         raise UserError(f"{loaded.source} does not say what it was trained on: give --dataset")
     if root is None and name == trained_on:
-        root = loaded.config["data_root"]
+        root = loaded.config.get("data_root")  # published weights have none
     background = args.context_background
     if background is None:
         background = loaded.config.get("context_background", False)

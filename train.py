@@ -28,7 +28,7 @@ from utils.flags import parse, run_command
 from utils.losses import build_loss
 from utils.lr_schedule import build_schedule
 from utils.optim import build_sgd
-from utils.run.environment import describe_environment
+from utils.run.environment import command_line, describe_environment
 from utils.run.folder import RunFolder
 from utils.run.recorder import Recorder
 from utils.run.resume import require_same_classes, restore
@@ -41,10 +41,10 @@ __all__ = ["Trainer", "main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags, given = parse(train_parser(), argv)
-    return run_command(lambda: train(flags, given))
+    return run_command(lambda: train(flags, given, command_line("train.py", sys.argv[1:] if argv is None else argv)))
 
 
-def train(flags: argparse.Namespace, given: set[str]) -> int:
+def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
     device = select_device(flags.device)
     with setup_signals(), process_group():
         start = find_start(flags, given)
@@ -78,7 +78,8 @@ def train(flags: argparse.Namespace, given: set[str]) -> int:
             compile=args.compile,
         )  # fmt: skip
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
-        config = vars(args) | describe_environment() | {"dataset_sizes": sizes}
+        commands = {"commands": [*dict.fromkeys([*start.commands, command])]}  # a requeued job repeats the last
+        config = vars(args) | describe_environment() | {"dataset_sizes": sizes} | commands
         describe(args, architecture, sampler, sizes=sizes, device=device, amp=settings.amp)
         with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
             extra = {"config": config} | model.preprocessing

@@ -19,6 +19,11 @@ class Start(NamedTuple):
     weights: Mapping | None = None
     source: str | None = None
 
+    @property
+    def commands(self) -> list[str]:
+        """Those that a resumed run was started and resumed with so far."""
+        return self.checkpoint["config"].get("commands", []) if self.checkpoint else []
+
 
 def find_start(args: argparse.Namespace, given: set[str]) -> Start:
     """What the flags --resume, --ft and --weights-from ask for. `given`: the flags of the command line."""

@@ -19,7 +19,9 @@ from modeling.pretrained.tf_checkpoint import find_prefix, read_tf_checkpoint
 from modeling.pretrained.tf_names import LOGITS
 from utils.distributed import print_main
 from utils.errors import UserError
+from utils.hf_hub import find_weights
 from utils.run.checkpoint import is_mapping, read_checkpoint
+from utils.run.weights_file import WEIGHTS
 
 PREPROCESSING = ("mean", "std", "epsilon", "padding")
 CLASSIFIER_WEIGHTS = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
@@ -61,8 +63,8 @@ def load_weights(
     these weights were trained with: epsilon and padding, in a DeepLab also mean and std.
 
     `model`: a DeepLab, or a backbone (then the entries of the head are unexpected).
-    `source`: a file, the prefix or folder of a TensorFlow checkpoint, or a mapping: a state dict of tensors or arrays,
-    or the content of a checkpoint of ours (from one with averaged weights, these are taken).
+    `source`: as `read_source` takes it, or a mapping: a state dict of tensors or arrays, or the content of a checkpoint
+    of ours (from one with averaged weights, these are taken).
     `prefix` ("backbone."): load only entries whose names begin with it.
     `content`: the result of `read_source(source)`, if the file has been read already.
     Entries that do not fit are in the report and raise nothing. Raises UserError for a file without weights.
@@ -110,15 +112,18 @@ def set_preprocessing(model: nn.Module, preprocessing: Mapping, prefix: str) -> 
 
 
 def read_source(source: str | Path) -> Mapping:
-    """The content of a PyTorch file, or the variables of a TensorFlow checkpoint by name.
+    """The content of a file of PyTorch or safetensors, or the variables of a TensorFlow checkpoint by name.
 
+    `source`: the file, a TensorFlow prefix or folder, a folder of `modeling.publish`, or hf://owner/name[@revision].
     Raises UserError for a file or folder without weights.
     """
-    path = Path(source).expanduser()
+    path = find_weights(source)
     if prefix := find_prefix(path):
         return read_tf_checkpoint(prefix)
     if path.is_dir():
-        raise UserError(f"{path} is a folder without a TensorFlow checkpoint (*.index): name a file of weights")
+        raise UserError(
+            f"{path} is a folder without a TensorFlow checkpoint (*.index) or {WEIGHTS}: name a file of weights"
+        )
     content = read_checkpoint(path)
     try:
         state_of(content)

@@ -13,6 +13,7 @@ from torch import nn
 
 from utils.errors import RunFailed, UserError
 from utils.run.files import write_atomically
+from utils.run.weights_file import read_safetensors
 
 # Allowed besides tensors and plain values: the released files of jfzhang95 hold NumPy scalars
 NUMPY_SCALARS = [
@@ -31,8 +32,20 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 0
 
 
+def is_switch(value: object) -> bool:
+    return isinstance(value, bool)
+
+
 def is_mapping(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(is_text, value))
+
+
+def is_channel(value: object) -> bool:
+    return is_count(value) and value <= 255
+
+
+def is_epsilon(value: object) -> bool:
+    return is_mapping(value) and set(value) <= {"backbone", "aspp", "decoder"} and all(map(is_number, value.values()))
 
 
 def is_text(value: object) -> bool:
@@ -60,17 +73,30 @@ ENTRIES = {
     "epoch_losses": is_number,
     "epoch_seconds": is_number,
     "classes": list_of(is_text),
-    "palette": list_of(list_of(is_count, 3)),
+    "palette": list_of(list_of(is_channel, 3)),
     "mean": list_of(is_number, 3),
     "std": list_of(is_number, 3),
-    "epsilon": is_mapping,
+    "epsilon": is_epsilon,
     "padding": lambda value: value in ("symmetric", "same"),
     "untrained": list_of(is_text),
+    "scores": is_mapping,
+}
+# The same for the entries of its `config` that load a network
+CONFIG_ENTRIES = {
+    "backbone": is_text,
+    "head": is_text,
+    "out_stride": lambda value: value is None or is_count(value),
+    "multi_grid": is_switch,
+    "width": lambda value: is_number(value) and 0 < value < math.inf,
+    "wide_tap": is_switch,
+    "dropout": lambda value: is_number(value) and 0 <= value < 1,
+    "crop_size": list_of(is_count, 2),
+    "dataset": is_text,
 }
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The content of a checkpoint or of a file of weights, on the CPU; nothing in the file is executed.
+    """The content of a checkpoint or of a file of weights, also .safetensors, on the CPU; none of it is executed.
 
     Raises UserError if the file is missing, damaged, not a dict, or holds more than tensors and plain values.
     """
@@ -78,17 +104,21 @@ def read_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         reason = "it is a folder, not a file" if path.is_dir() else "it is not there"
         raise UserError(f"no file {path} ({reason}): give the path of a checkpoint or of weights")
-    try:
-        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about foreign formats: the error below reports them in one line
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises EOF, pickle, zip, key and runtime errors, among others
-        raise UserError(f"{path} cannot be read as a checkpoint ({explain(error, path)}): give another file") from error
+    content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint: give another file")
     if is_ours(content):
         check_entries(content, path)
     return content
+
+
+def read_pickle(path: Path) -> object:
+    try:
+        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign formats: the error below reports them in one line
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises EOF, pickle, zip, key and runtime errors, among others
+        raise UserError(f"{path} cannot be read as a checkpoint ({explain(error, path)}): give another file") from error
 
 
 def explain(error: Exception, path: Path) -> str:
@@ -119,9 +149,16 @@ def is_ours(content: dict) -> bool:
 
 def check_entries(content: dict, path: Path) -> None:
     """Raise UserError for an entry of the wrong type or value."""
-    for name, is_valid in ENTRIES.items():
-        if name in content and not is_valid(content[name]):
-            raise UserError(f"{path} is damaged, its {name} is {str(content[name])[:40]!r}: give another checkpoint")
+    for entries, table in ((content, ENTRIES), (content["config"], CONFIG_ENTRIES)):
+        for name, is_valid in table.items():
+            if name in entries and not is_valid(entries[name]):
+                what = f"its {name} is {str(entries[name])[:40]!r}"
+                raise UserError(f"{path} is damaged, {what}: give another checkpoint")
+    num_classes, num_colors = (len(content.get(name, ())) for name in ("classes", "palette"))
+    if num_colors not in (0, num_classes):
+        raise UserError(
+            f"{path} is damaged, it has {num_classes} classes and {num_colors} colors: give another checkpoint"
+        )
 
 
 def write_checkpoint(path: Path, content: dict) -> None:

@@ -1,7 +1,10 @@
 """The software versions and the commit of a run."""
 
+import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -22,6 +25,16 @@ def describe_environment() -> dict:
         },
         "commit": git_commit(),
     }
+
+
+def command_line(script: str, arguments: Sequence[str]) -> str:
+    """The command that started this process: through torchrun if its variables are set."""
+    launcher, processes = ["python"], os.environ.get("LOCAL_WORLD_SIZE")
+    if processes:
+        num_nodes = int(os.environ.get("WORLD_SIZE", processes)) // int(processes)
+        nodes = ["--nnodes", str(num_nodes)] if num_nodes > 1 else []
+        launcher = ["torchrun", *nodes, "--nproc-per-node", processes]
+    return shlex.join([*launcher, script, *arguments])
 
 
 def git_commit() -> str | None:

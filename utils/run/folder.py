@@ -10,19 +10,20 @@ from utils.errors import writing
 from utils.run.files import clear_parts, write_atomically
 from utils.run.writer import RetryingWriter
 
-CHECKPOINT, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+CHECKPOINT, BEST, BEST_WEIGHTS = "checkpoint.pth.tar", "model_best.pth.tar", "model_best.safetensors"
 
 
 class RunFolder:
-    """`config.json`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, TensorBoard events,
-    `metrics.json` and `sheet.png` of the last validation, and `broken.json` if images were left out.
+    """`config.json`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, the weights of the best
+    alone, TensorBoard events, `metrics.json` and `sheet.png` of the last validation, and `broken.json` if images were
+    left out.
 
     A running training writes all but `config.json` through `writer`, so a full disk does not end it.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.checkpoint, self.best = path / CHECKPOINT, path / BEST
+        self.checkpoint, self.best, self.best_weights = path / CHECKPOINT, path / BEST, path / BEST_WEIGHTS
         self.config, self.log = path / "config.json", path / "log.jsonl"
         self.metrics, self.sheet, self.broken = path / "metrics.json", path / "sheet.png", path / "broken.json"
         self.writer = RetryingWriter()

@@ -10,6 +10,7 @@ from utils.run.broken import BrokenFiles
 from utils.run.checkpoint import to_bytes
 from utils.run.folder import RunFolder
 from utils.run.tensorboard import TensorBoardLogger, truncate_events
+from utils.run.weights_file import to_safetensors
 from utils.scoring.metrics import percent, render_metrics
 from utils.scoring.visualize import Example, grid, png
 
@@ -26,6 +27,7 @@ class Recorder:
         self.folder, self.classes, self.palette = folder, classes, palette
         self.extra = {"classes": list(classes), "palette": [list(color) for color in palette]} | extra
         self.broken = BrokenFiles()
+        self.scores: dict = {}  # of the last validation, after the settings that they depend on
         self.tensorboard: TensorBoardLogger | None = None
 
     def restore(self, state: Mapping) -> None:
@@ -52,6 +54,7 @@ class Recorder:
         if not is_main_process():
             return
         settings = {"protocol": "whole", "out_stride": out_stride, "step": step}
+        self.scores = settings | scores
         self.folder.writer.replace(self.folder.metrics, render_metrics(scores, **settings))
         self.tensorboard.examples(examples, self.palette, step)
         self.folder.writer.replace(self.folder.sheet, png(grid(examples, self.classes, self.palette)))
@@ -78,10 +81,16 @@ class Recorder:
             self.folder.writer.replace(self.folder.broken, self.broken.render())
 
     def save(self, state: Callable[[], dict], *, is_best: bool = False) -> None:
-        """Write `state()` as the latest checkpoint, or as the best one."""
-        if is_main_process():
-            path = self.folder.best if is_best else self.folder.checkpoint
-            self.folder.writer.replace(path, to_bytes(state() | {"broken": self.broken.times} | self.extra))
+        """Write `state()` as the latest checkpoint, or as the best one, with its scores, and its weights alone."""
+        if not is_main_process():
+            return
+        content = state() | {"broken": self.broken.times} | self.extra
+        if not is_best:
+            self.folder.writer.replace(self.folder.checkpoint, to_bytes(content))
+            return
+        content["scores"] = self.scores
+        self.folder.writer.replace(self.folder.best, to_bytes(content))
+        self.folder.writer.replace(self.folder.best_weights, to_safetensors(content))
 
     def close(self, step: int) -> None:
         """Raise RunFailed if files of the run still cannot be written."""

@@ -6,8 +6,10 @@ from typing import Protocol
 
 from utils.distributed import print_main
 from utils.errors import UserError
+from utils.hf_hub import is_address
 from utils.run.checkpoint import read_checkpoint
 from utils.run.folder import newest_checkpoints
+from utils.run.weights_file import WEIGHTS
 
 RUN_KEYS = ("state_dict", "optimizer", "epoch", "step", "config", "classes")
 
@@ -18,7 +20,8 @@ class Resumable(Protocol):
 
 def read_run(path: str | Path) -> dict:
     """A checkpoint that a run can be resumed from. Raises UserError for any other file."""
-    state = read_checkpoint(path)
+    is_published = is_address(path) or (Path(path) / WEIGHTS).is_file()
+    state = {} if is_published else read_checkpoint(path)
     if not set(RUN_KEYS) <= set(state) or not isinstance(state["config"], dict):
         raise UserError(f"{path} holds weights but no run to resume: add --ft to start from the weights")
     return state
