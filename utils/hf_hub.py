@@ -7,6 +7,7 @@ from types import ModuleType
 from utils.errors import UserError
 from utils.run.weights_file import DESCRIPTION, WEIGHTS
 
+PREFIX = "hf://"
 INSTALL = "pip install huggingface_hub"
 NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a repository
 ADDRESS = re.compile(rf"hf:/{{1,2}}({NAME.pattern})(?:@(.+))?")  # Path("hf://a/b") has one slash

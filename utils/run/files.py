@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -29,6 +31,27 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         os.fsync(folder)  # otherwise a power failure may undo the rename
     finally:
         os.close(folder)
+
+
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Let `folder` hold `files` and nothing else: they are written into a folder beside it, which is renamed.
+
+    Raises OSError; then the old folder stays.
+    """
+    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        for name, data in files.items():
+            write_atomically(part / name, data)
+        if folder.is_dir():
+            os.replace(folder, old)
+        os.replace(part, folder)
+    except BaseException:
+        if old.is_dir() and not folder.is_dir():
+            os.replace(old, folder)
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def append_whole(path: Path, data: bytes) -> None:

@@ -17,8 +17,8 @@ FORMAT, VERSION = "deeplabv3plus", 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
 # The entries of a checkpoint that describe its weights, and how they came about
 KEYS = (
-    "config", "classes", "palette", "mean", "std", "epsilon", "padding", "epoch", "step", "best_pred", "scores",
-    "untrained",
+    "config", "classes", "palette", "mean", "std", "epsilon", "padding", "epoch", "step", "best_pred",
+    "protocol", "scores", "untrained",
 )  # fmt: skip
 
 
