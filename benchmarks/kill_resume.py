@@ -21,7 +21,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from utils.errors import UserError
 from utils.run.checkpoint import read_checkpoint
-from utils.run.folder import BEST, CHECKPOINT, newest_checkpoint
+from utils.run.folder import BEST, BEST_WEIGHTS, CHECKPOINT, newest_checkpoint
 from utils.run.tensorboard import read_records
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def differences(one: object, two: object, name: str = "") -> list[str]:
 
 def content(folder: Path) -> dict:
     """Everything in the folder of a finished run that a kill must not change."""
-    files = {name: read_checkpoint(folder / name) for name in (CHECKPOINT, BEST)}
+    files = {name: read_checkpoint(folder / name) for name in (CHECKPOINT, BEST, BEST_WEIGHTS)}
     files["log.jsonl"] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     files["metrics.json"] = json.loads((folder / "metrics.json").read_text())
     return files | {"events": scalars(folder), "stray files": sorted(str(path) for path in folder.glob(".*"))}

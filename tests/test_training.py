@@ -49,6 +49,7 @@ def test_a_run_writes_its_files(start):
     assert json.loads((folder / "metrics.json").read_text())["miou"] == rows[-1]["val_miou"]
     assert Image.open(folder / "sheet.png").width > 900
     assert list(folder.glob("events.out.tfevents.*")) and (folder / "model_best.pth.tar").is_file()
+    assert (folder / "model_best.safetensors").is_file()
 
 
 def test_evaluate_gives_the_validation_score_exactly(start, tmp_path, capsys):

@@ -35,7 +35,8 @@ def to_safetensors(content: Mapping) -> bytes:
     state = content.get("ema_state_dict", content["state_dict"])
     # As copies: safetensors refuses tensors that share memory, or are not contiguous
     tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    return safetensors.torch.save(tensors, {"format": "pt", FORMAT: json.dumps(describe(content))})
+    # One entry: safetensors writes several in an order that changes, and with it the bytes of the file
+    return safetensors.torch.save(tensors, {FORMAT: json.dumps(describe(content))})
 
 
 def read_safetensors(path: Path) -> dict:
