@@ -123,8 +123,11 @@ def find_image_folder(root: Path, split: str) -> Path:
 
 def draw_outline(outline: Outline, height: int, width: int) -> np.ndarray:
     """bool [height, width] of polygons, or of run lengths, compressed or not."""
+    return mask_tools.decode(encode_outline(outline, height, width)).astype(bool)
+
+
+def encode_outline(outline: Outline, height: int, width: int) -> dict:
+    """Compressed run lengths."""
     if isinstance(outline, list):
-        outline = mask_tools.merge(mask_tools.frPyObjects(outline, height, width))
-    elif isinstance(outline["counts"], list):
-        outline = mask_tools.frPyObjects(outline, height, width)
-    return mask_tools.decode(outline).astype(bool)
+        return mask_tools.merge(mask_tools.frPyObjects(outline, height, width))
+    return mask_tools.frPyObjects(outline, height, width) if isinstance(outline["counts"], list) else outline

@@ -1,4 +1,4 @@
-"""COCO's annotation files: read, checked, and reduced to the objects of VOC's classes.
+"""COCO's annotation files: read, checked, and reduced to the objects of given categories.
 
 Every number of an outline is checked: with an invalid one pycocotools fails or reads invalid memory.
 """
@@ -36,7 +36,15 @@ def read_annotations(path: Path, class_of: Mapping[int, int], report: Report) ->
     Raises UserError if the file as a whole is not COCO's. Invalid objects are reported and left out.
     """
     content = read_json(path)
-    check_content(path, content, class_of)
+    check_content(path, content)
+    category_ids = {entry.get("id") for entry in content["categories"] if isinstance(entry, dict)}
+    if not category_ids & set(class_of):
+        raise UserError(f"{path} has none of COCO's categories that are VOC's classes: use COCO's own annotations")
+    return select_objects(path, content, class_of, report)
+
+
+def select_objects(path: Path, content: dict, class_of: Mapping[int, int], report: Report) -> Annotations:
+    """As `read_annotations`, of a checked `content`; `path` is for messages."""
     images = {image["id"]: image for image in content["images"]}
     objects: dict[int, list[tuple]] = {}
     problems, num_short = [], 0
@@ -56,6 +64,8 @@ def read_annotations(path: Path, class_of: Mapping[int, int], report: Report) ->
 def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as text ({error}): save it in UTF-8") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a complete JSON file ({error}): download it again") from error
     if not isinstance(content, dict):
@@ -63,14 +73,11 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def check_content(path: Path, content: dict, categories: Collection[int]) -> None:
-    """Raise UserError if the file does not hold instance annotations with one of `categories`."""
+def check_content(path: Path, content: dict) -> None:
+    """Raise UserError if the file does not hold instance annotations."""
     for name in LISTS:
         if not isinstance(content.get(name), list) or not content[name]:
-            raise UserError(f"{path} has no {name}: the instance annotations of COCO 2017 are needed")
-    category_ids = {entry.get("id") for entry in content["categories"] if isinstance(entry, dict)}
-    if not category_ids & set(categories):
-        raise UserError(f"{path} has none of COCO's categories that are VOC's classes: use COCO's own annotations")
+            raise UserError(f"{path} has no {name}: COCO's instance annotations are needed")
     invalid = next((entry for entry in content["images"] if not is_image(entry)), None)
     if invalid is not None:
         fields = ", ".join(IMAGE_FIELDS)
