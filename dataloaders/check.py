@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from dataloaders import DATASETS, build_dataset
+from dataloaders import DATASETS, build_dataset, root_folder
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
 from dataloaders.checks.layout import first_five
+from dataloaders.checks.mend import convert_command
 from dataloaders.checks.scan import ScanResult, scan
 from utils.errors import UserError, writing
 from utils.flags import Parser, non_negative_int, run_command
@@ -35,6 +36,7 @@ class SplitReport:
     notes: list[str] = field(default_factory=list)
     classes: dict[str, dict[str, int]] = field(default_factory=dict)  # name -> "pixels", "pictures" (images with it)
     ignored_pixels: int = 0
+    other_pixels: dict[int, int] = field(default_factory=dict)  # label value that is no class -> pixels
     wholly_ignored: list[str] = field(default_factory=list)  # ids of images without a labeled pixel
     sizes: dict[str, int] = field(default_factory=dict)  # "WxH" -> images, the most frequent first
 
@@ -67,6 +69,9 @@ def add_result(report: SplitReport, image_id: str, result: ScanResult) -> None:
     for entry, pixels in zip(report.classes.values(), result.counts, strict=False):
         entry["pixels"] += pixels
         entry["pictures"] += pixels > 0
+    for value in range(len(report.classes), IGNORE_INDEX):
+        if result.counts[value]:
+            report.other_pixels[value] = report.other_pixels.get(value, 0) + result.counts[value]
     ignored = result.counts[IGNORE_INDEX]
     report.ignored_pixels += ignored
     if ignored == sum(result.counts):
@@ -111,6 +116,16 @@ def class_table(report: SplitReport) -> list[str]:
     ]
 
 
+def suggestion(root: Path, reports: Sequence[SplitReport]) -> str | None:
+    """The convert command that would mend a dataset of the layout `folder`; None if the problems are of other kinds."""
+    problems = [problem for report in reports for problem in report.problems]
+    values: Counter = Counter()
+    for report in reports:
+        pixels = [entry["pixels"] for entry in report.classes.values()]
+        values.update({**dict(enumerate(pixels)), **report.other_pixels, IGNORE_INDEX: report.ignored_pixels})
+    return convert_command(root, problems, values, max(len(report.classes) for report in reports))
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m dataloaders.check", description="Check a dataset.")
     parser.add_argument("--dataset", choices=DATASETS, required=True)
@@ -137,6 +152,8 @@ def check(args: argparse.Namespace) -> int:
             write_atomically(args.json, (json.dumps(content, indent=2) + "\n").encode())
     count = sum(len(report.problems) for report in reports)
     if count:
+        if args.dataset == "folder" and (fix := suggestion(root_folder("folder", args.data_root), reports)):
+            print(f"\nthis may mend it: {fix}")
         raise UserError(f"{args.dataset}: {count} problems would stop or spoil a training run: correct them first")
     return 0
 

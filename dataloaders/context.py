@@ -16,7 +16,7 @@ class Context(VOCLayout):
     """
 
     name, classes, palette, first_value = "context", CONTEXT_CLASSES, COLORS, 1
-    list_folder_name, label_folder_name = "SegmentationContext", "SegmentationClassContext"
+    list_folders, label_folders = ("ImageSets/SegmentationContext",), ("SegmentationClassContext",)
     has_void_border = False
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):

@@ -39,9 +39,11 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("what you have")
     group.add_argument("--images", type=Path, metavar="DIR", required=True, help="images, or a whole export")
     group.add_argument(
-        "--masks", type=Path, nargs="+", metavar="PATH", help="folder of masks or JSON, or JSON files (default: --images)"
+        "--masks", type=Path, nargs="+", metavar="PATH", help="a folder, or JSON files (default: --images)"
     )
-    group.add_argument("--classes", type=Path, metavar="FILE", help="`name` or `name r g b` a line (default: the export's)")
+    group.add_argument(
+        "--classes", type=Path, metavar="FILE", help="a line `name` or `name r g b` (default: the export's)"
+    )
     group.add_argument("--suffix", metavar="TEXT", help="ending of mask names beside _mask, _label, _gt and the like")
     group.add_argument("--image-suffix", metavar="TEXT", help="ending of image names that masks do not have")
     group = parser.add_argument_group("what masks mean")
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--first-id", type=mask_value, default=0, metavar="N", help="the value of class 0")
     group.add_argument("--values", type=mask_value, nargs="+", metavar="V", help="the value of each class, as in 0 255")
     group.add_argument("--unknown", choices=POLICIES, help="what pixels of no class become (default: an error)")
-    group.add_argument("--skip-unmatched", action="store_true", help="leave out images without mask, and masks without image")
+    group.add_argument("--skip-unmatched", action="store_true", help="leave out images or masks without the other")
     group = parser.add_argument_group("what you get")
     group.add_argument("--out", type=Path, metavar="DIR", required=True, help="new folder")
     group.add_argument("--val", type=share, metavar="SHARE", help="share of val (default: the source's train and val)")
@@ -72,6 +74,7 @@ def convert(args: argparse.Namespace) -> int:
     counts = [class_counts(reading, numbers) for reading in readings]
     splits = make_splits(source, counts, args.val, args.seed)
     print_report(source, splits, counts)
+    print("the source's own split" if args.val is None else f"split by --val {args.val} and --seed {args.seed}")
     if args.dry_run:
         print(f"dry run: {args.out} is not written")
         return 0
@@ -92,7 +95,7 @@ def make_splits(
 
 def print_report(source: Source, splits: Mapping[str, Sequence[str]], counts: Sequence[np.ndarray]) -> None:
     """Pairs, the meaning of the classes, notes, and the pixels and images of each class in each split."""
-    print(f"{len(source.items)} images with {source.__doc__.split(',')[0].strip('.').lower()}")
+    print(f"{len(source.items)} images, each with a {source.kind}")
     meanings = [(number, name, source.describe(number)) for number, name in enumerate(source.classes)]
     print(f"{len(meanings)} classes of {source.class_file}:")
     for number, name, code in meanings:

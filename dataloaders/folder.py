@@ -1,4 +1,7 @@
-"""A user's own data: VOC's layout and `classes.txt` with the class names, one a line, in the order of their numbers."""
+"""A user's own data: VOC's layout and `classes.txt` with the class names, one a line, in the order of their numbers.
+
+Also `images/` and `masks/` for the folders, and the lists `train.txt` and `val.txt` in the root.
+"""
 
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from utils.palettes import Palette, voc_palette
 
 class Folder(VOCLayout):
     name = "folder"
+    image_folders = ("JPEGImages", "images")
+    label_folders = ("SegmentationClass", "masks")
+    list_folders = ("ImageSets/Segmentation", ".")
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
@@ -40,7 +46,7 @@ class Folder(VOCLayout):
             return []
         return [
             f"{self.label_folder} holds only 0 and 255, but the second class {self.classes[1]!r} is 1 "
-            "and 255 is ignored: write 1 in place of 255"
+            "and 255 is ignored: write 1 in place of 255 (python -m dataloaders.convert with --values 0 255)"
         ]
 
 

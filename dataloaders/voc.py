@@ -1,5 +1,6 @@
 """Pascal VOC 2012, and its folder layout for other data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +11,30 @@ from dataloaders.checks.layout import Names, Report, files_by_id, match_files, r
 from utils.errors import UserError
 from utils.palettes import VOC_CLASSES, palette_image, voc_palette
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
 
 
 class VOCLayout(SegmentationDataset):
     """`JPEGImages/<id>.*`, `SegmentationClass/<id>.png`, and the ids in `ImageSets/Segmentation/<split>.txt`.
 
-    The split "test" may have no labels. A subclass may give the folders of lists and labels other names.
+    The split "test" may have no labels. A subclass may allow other folders, of which the first that exists counts.
     """
 
-    list_folder_name, label_folder_name = "Segmentation", "SegmentationClass"
     has_void_border = None
+    image_folders: Sequence[str] = ("JPEGImages",)
+    label_folders: Sequence[str] = ("SegmentationClass",)
+    list_folders: Sequence[str] = ("ImageSets/Segmentation",)
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        id_file = root / "ImageSets" / self.list_folder_name / f"{split}.txt"
+        id_file = first_existing(root, [f"{folder}/{split}.txt" for folder in self.list_folders])
         ids = read_ids(id_file)
-        image_folder = require_folder(root / "JPEGImages", self.name, "JPEGImages/")
+        image_folder = first_existing(root, self.image_folders)
+        require_folder(image_folder, self.name, " or ".join(f"{folder}/" for folder in self.image_folders))
         images = files_by_id(image_folder, IMAGE_SUFFIXES, report)
-        self.label_folder, labels = root / self.label_folder_name, {}
+        self.label_folder, labels = first_existing(root, self.label_folders), {}
         if split != "test" or self.label_folder.is_dir():
-            require_folder(self.label_folder, self.name, f"{self.label_folder_name}/ beside JPEGImages/")
+            wanted = " or ".join(f"{folder}/" for folder in self.label_folders)
+            require_folder(self.label_folder, self.name, f"{wanted} beside {image_folder.name}/")
             labels = files_by_id(self.label_folder, [".png"], report)
         self.has_labels = split != "test" or any(image_id in labels for image_id in ids)
         suffixes = " ".join(IMAGE_SUFFIXES)
@@ -53,6 +58,11 @@ class VOC(VOCLayout):
         """For VOC's server: comp6, segmentation trained on any data."""
         path = Path("results/VOC2012/Segmentation/comp6_test_cls") / f"{image_id}.png"
         return path, palette_image(prediction, self.palette)
+
+
+def first_existing(root: Path, names: Sequence[str]) -> Path:
+    """The first of the files or folders `names` in `root` that exists; the first name if there is none."""
+    return next((root / name for name in names if (root / name).exists()), root / names[0])
 
 
 def find_voc(root: Path, year: str, dataset: str) -> Path:

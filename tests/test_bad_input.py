@@ -110,6 +110,12 @@ def other_root(dataset: str) -> Callable:
     return damage
 
 
+def images_and_masks(root: Path) -> None:
+    (root / "JPEGImages").rename(root / "images")
+    (root / "SegmentationClass").rename(root / "masks")
+    shutil.rmtree(root / "ImageSets")
+
+
 def save_16_bit(path: Path) -> None:
     Image.fromarray(np.full((36, 48), 1, np.uint16)).save(path)
 
@@ -181,7 +187,12 @@ LAYOUT = [
     Case("one class", ("classes.txt names 1", "2 to 254"), damage=text("classes.txt", "a\n")),
     Case("255 classes", ("classes.txt names 255", "2 to 254"),
          damage=text("classes.txt", "\n".join(map(str, range(255))))),
-    Case("labels of 0 and 255", ("only 0 and 255", "'yes' is 1", "write 1 in place of 255"), damage=two_classes),
+    Case("labels of 0 and 255", ("only 0 and 255", "'yes' is 1", "write 1 in place of 255", "--values 0 255"),
+         damage=two_classes),
+    Case("images/ and masks/ without lists", ("train.txt is missing", "python -m dataloaders.convert"),
+         damage=images_and_masks),
+    Case("images/ without masks/", ("no folder", "SegmentationClass/ or masks/", "beside images/"),
+         damage=lambda root: [images_and_masks(root), text("train.txt", "t.0\n")(root), without("masks")(root)]),
 ]  # fmt: skip
 TRUNCATED_PIXELS = Case("truncated image", ("JPEGImages/t.", "cannot be read as an image", "replace it"),
                         damage=in_every(IMAGES, cut_end))  # fmt: skip
@@ -194,7 +205,7 @@ PAIRS = [
     Case("16-bit image", ("JPEGImages/t.", "more than 8 bits"), damage=in_every(IMAGES, replace_by_16_bit)),
     Case("truncated label", ("SegmentationClass/t.", "cannot be read as an image"),
          damage=in_every(LABELS, keep_start)),
-    Case("RGB label", ("SegmentationClass/t.", "is a RGB image", "gray or palette PNG"),
+    Case("RGB label", ("SegmentationClass/t.", "is a RGB image", "gray or palette PNG", "dataloaders.convert"),
          damage=in_every(LABELS, save_rgb)),
     Case("16-bit label", ("SegmentationClass/t.", "is a 16-bit image", "8-bit"),
          damage=in_every(LABELS, save_16_bit)),

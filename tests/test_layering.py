@@ -77,7 +77,7 @@ def test_only_commands_and_flags_know_argparse():
     users = {str(path.relative_to(ROOT)) for path in MODULES.values() if "argparse" in imported(path)}
     commands = {f"{name}.py" for name in COMMANDS}
     commands |= {"modeling/cost.py", "modeling/weights.py", "modeling/publish.py"}
-    commands |= {"dataloaders/check.py", "dataloaders/prepare.py"}
+    commands |= {"dataloaders/check.py", "dataloaders/prepare.py", "dataloaders/convert.py"}
     assert {user for user in users - commands if not user.startswith("config/")} == {"utils/flags.py"}
 
 

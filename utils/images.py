@@ -57,7 +57,7 @@ def open_label(path: Path) -> Image.Image:
         kind = "16-bit" if label.mode.startswith("I") else label.mode
         raise UserError(
             f"{path} is a {kind} image: a label has one 8-bit channel of class numbers; save it as a gray or "
-            "palette PNG"
+            "palette PNG (python -m dataloaders.convert does)"
         )
     return label
 

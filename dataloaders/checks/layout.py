@@ -67,6 +67,8 @@ def layout_of(root: Path) -> str | None:
         return "coco"
     if (root / "SegmentationClassContext").is_dir():
         return "context"
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        return "folder"
     if (root / "JPEGImages").is_dir():
         return "folder" if (root / "classes.txt").is_file() else "pascal"
     return None
@@ -77,7 +79,9 @@ def read_lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: it lists the ids of the split, one a line") from None
+        raise UserError(
+            f"{path} is missing: it lists the ids of the split, one a line (python -m dataloaders.convert makes lists)"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as text ({error}): save it in UTF-8") from error
 

@@ -46,6 +46,8 @@ def read_class_list(path: Path) -> ClassList:
         found = parse_labelmap(path, lines)
     else:
         found = parse_lines(path, lines)
+    if len(found.names) == 1:
+        raise UserError(f"{path} names 1 class: write one a line, with what is not {found.names[0]!r} as the first")
     raise_all([*class_name_problems(path, list(found.names)), *code_problems(found)])
     return found
 

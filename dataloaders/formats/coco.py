@@ -14,7 +14,7 @@ from dataloaders.formats.match import File, Matches
 from dataloaders.formats.names import NameTable, make_table
 from dataloaders.formats.pixels import count_codes
 from dataloaders.formats.source import Item, Reading, Source, raise_all
-from dataloaders.formats.split import split_of, split_of_folder
+from dataloaders.formats.split import split_of_folder
 from utils.errors import UserError
 
 
@@ -94,6 +94,8 @@ def split_of_file(path: Path) -> str | None:
 class Coco(Source):
     """Objects drawn over the background, the largest first."""
 
+    kind = "COCO annotation"
+
     def __init__(
         self, items: Sequence[Item], files: CocoFiles, keys: Mapping[Path, tuple[Path, int]], *,
         classes: ClassList | None, ignore: Sequence[str], unknown: str | None,
@@ -113,8 +115,9 @@ class Coco(Source):
 
     def read_label(self, item: Item) -> tuple[Image.Image, Reading]:
         path, image_id = self.keys[item.image]
-        entry = self.objects[path].images[image_id]
-        image = Image.fromarray(self.draw(self.objects[path].objects.get(image_id, ()), entry["height"], entry["width"]))
+        images, objects, _ = self.objects[path]
+        size = images[image_id]["height"], images[image_id]["width"]
+        image = Image.fromarray(self.draw(objects.get(image_id, ()), *size))
         return image, Reading(count_codes(image))
 
     def draw(self, objects: Sequence[tuple], height: int, width: int) -> np.ndarray:

@@ -53,7 +53,7 @@ def open_source(place: Place, class_file: Path | None, options: MaskOptions) -> 
         )
         if masks or not files_below(place.masks[0], [".json"]):
             classes = classes or require_classes(place)
-            return Masks(make_items(match(images, masks, place.suffix), "mask", place), classes, options)
+            return Masks(make_items(match(images, masks, place.suffix), Masks.kind, place), classes, options)
     return open_json(place, classes, options)
 
 
@@ -95,13 +95,13 @@ def open_json(place: Place, classes: ClassList | None, options: MaskOptions) -> 
     if coco:
         files = CocoFiles({path: contents[path] for path in coco})
         matches, keys, splits = files.match(images)
-        return Coco(make_items(matches, "annotation", place, splits), files, keys, **names)
+        return Coco(make_items(matches, Coco.kind, place, splits), files, keys, **names)
     contents = {path: content for path, content in contents.items() if "shapes" in content}
     if not contents:
         raise UserError(f"{paths[0]} is neither COCO (images, annotations) nor labelme (shapes): check --masks")
     labels = [with_key(File(path, path.parent.parts, path.stem), content) for path, content in contents.items()]
     labels = [label._replace(folder=relative_folder(label.path, place)) for label in labels]
-    return Labelme(make_items(match(images, labels, place.suffix), "JSON file", place), contents, **names)
+    return Labelme(make_items(match(images, labels, place.suffix), Labelme.kind, place), contents, **names)
 
 
 def json_files(folder: Path) -> list[Path]:

@@ -31,6 +31,7 @@ def with_key(file: File, content: Mapping) -> File:
 class Labelme(Source):
     """Shapes drawn over the background, in the order of the file."""
 
+    kind = "labelme file"
     is_upright = True  # labelme turns an image by its EXIF orientation before it shows it
 
     def __init__(

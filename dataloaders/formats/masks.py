@@ -32,6 +32,8 @@ class MaskOptions(NamedTuple):
 class Masks(Source):
     """A mask file for each image."""
 
+    kind = "mask"
+
     def __init__(self, items: Sequence[Item], classes: ClassList, options: MaskOptions):
         self.items, self.class_list, self.options = items, classes, options
         self.classes, self.class_file = classes.names, str(classes.file)
@@ -62,7 +64,7 @@ class Masks(Source):
         if self.class_list.has_colors:
             return color_code(*numbers * (3 // len(numbers)))
         if len(numbers) == 3:
-            raise UserError(f"--ignore {text} is a color, but {self.class_file} has no colors: add `r g b` to each line")
+            raise UserError(f"--ignore {text} is a color, but {self.class_file} has no colors: add `r g b` to each")
         return numbers[0]
 
     def read_label(self, item: Item) -> tuple[Image.Image, Reading]:
@@ -103,7 +105,8 @@ class Masks(Source):
             found.append("--unknown nearest needs colors in FILE or --values: between class numbers nothing is near")
         if not self.class_list.has_colors and options.values is None:
             found.append(palette_problem(self.pairs(readings)))
-            found.append(self.names.two_class_problem(totals, self.classes) if options == MaskOptions() else None)
+            if not options.ignore and not options.first_id:
+                found.append(self.names.two_class_problem(totals, self.classes))
         return found
 
     def pairs(self, readings: Sequence[Reading]) -> list[tuple[Item, Reading]]:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from dataloaders.base import IGNORE_INDEX
 from dataloaders.checks.layout import first_five
-from dataloaders.formats.classes import ClassList
 from dataloaders.folder import class_name_problems
+from dataloaders.formats.classes import ClassList
 from dataloaders.formats.source import raise_all
 from utils.errors import UserError
 

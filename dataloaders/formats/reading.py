@@ -13,7 +13,7 @@ from dataloaders.formats.masks import colored_problem
 from dataloaders.formats.pixels import ColoredMask
 from dataloaders.formats.source import Item, Reading, Source, raise_all
 from utils.errors import UserError
-from utils.images import open_image
+from utils.images import open_header, open_image
 from utils.progress import progress
 
 # make_upright's inverse for each transpose
@@ -63,7 +63,7 @@ def as_stored(label: np.ndarray, source: Source, item: Item) -> np.ndarray:
     """`label` for the image as stored, if loaders would turn it with the image although it is upright already."""
     if not source.is_upright:
         return label
-    image, transpose = open_image(item.image)
+    image, transpose = open_header(item.image)
     if transpose is None or label.shape != (image.height, image.width):
         return label
     return np.asarray(Image.fromarray(label).transpose(INVERSE.get(transpose, transpose)))

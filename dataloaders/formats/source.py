@@ -28,7 +28,7 @@ class Reading(NamedTuple):
 
     counts: Mapping[int, int]
     traits: frozenset[str] = frozenset()
-    colors: Mapping[int, tuple] = {}  # noqa: RUF012  of the numbers of a palette image
+    colors: Mapping[int, tuple] = {}
     problems: Sequence[UserError] = ()
 
 
@@ -42,6 +42,7 @@ class Source:
     classes: tuple[str, ...]
     class_file: str  # where the classes come from, for messages
     notes: Sequence[str] = ()
+    kind: str  # of annotation, for messages
     is_upright = False  # whether annotations belong to the image as its EXIF orientation shows it
 
     @property

@@ -85,8 +85,8 @@ def stratify(ids: Sequence[str], presence: np.ndarray, share: float, seed: int) 
     """Whether each image is in val: bool [N], a function of the set of ids, their classes, `share` and `seed`.
 
     Iterative stratification (Sechidis et al., 2011): of the classes, the one with the fewest open images comes first;
-    each of its images goes where the class lacks most. `presence` bool [N, K]. Exactly round(share * N) images, at least
-    one and not all, are in val. A class gets an image in train before one in val.
+    each of its images goes where the class lacks most. A class gets an image in train before one in val. Exactly
+    round(share * N) images are in val, but at least one and not all. `presence` is bool [N, K].
     """
     if len(ids) < 2:
         raise UserError(f"{len(ids)} image cannot be split into train and val: add images")

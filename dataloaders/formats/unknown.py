@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataloaders.base import IGNORE_INDEX
+from dataloaders.checks.mend import value_flags
 from dataloaders.formats.classes import TRANSPARENT, ClassList, color_of
 from dataloaders.formats.source import Item, Reading
 
@@ -95,20 +96,6 @@ def fix(
 
 def color_code_of_gray(value: int) -> int:
     return value << 16 | value << 8 | value
-
-
-def value_flags(values: Mapping[int, int], num_classes: int) -> str | None:
-    """The flags that make class numbers of `values` (-> pixels), if there is one plain reading of them."""
-    seen = sorted(value for value, pixels in values.items() if pixels and value != TRANSPARENT)
-    rest = [value for value in seen if value != IGNORE_INDEX]
-    if num_classes == 2 and seen == [0, IGNORE_INDEX]:
-        return "--values 0 255"
-    if not rest or rest[-1] < num_classes:
-        return None
-    if rest[-1] == num_classes:
-        return "--first-id 1" if rest[0] else "--first-id 1 --ignore 0"
-    fitting = next((found for found in (seen, rest) if len(found) == num_classes), None)
-    return fitting and "--values " + " ".join(map(str, fitting))
 
 
 def are_between(codes: Sequence[int], known: Sequence[int]) -> bool:
