@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.check import SplitReport, class_table
+from dataloaders.check import SplitReport, add_result, add_summary, describe
+from dataloaders.checks.scan import ScanResult
 from dataloaders.formats.find import Place, open_source
 from dataloaders.formats.masks import POLICIES, MaskOptions
 from dataloaders.formats.reading import presence, read_all
-from dataloaders.formats.source import Source, class_counts
+from dataloaders.formats.source import Source, class_counts, raise_all
 from dataloaders.formats.split import kept_splits, new_splits
 from dataloaders.formats.write import LINKS, check_output, write_dataset
 from utils.flags import DefaultsFormatter, Parser, checked, non_negative_int, run_command
@@ -73,8 +74,9 @@ def convert(args: argparse.Namespace) -> int:
     numbers = source.assign(readings)
     counts = [class_counts(reading, numbers) for reading in readings]
     splits = make_splits(source, counts, args.val, args.seed)
-    print_report(source, splits, counts)
-    print("the source's own split" if args.val is None else f"split by --val {args.val} and --seed {args.seed}")
+    print_source(source)
+    print("split: the source's own" if args.val is None else f"split: --val {args.val} with --seed {args.seed}")
+    print_splits(source, splits, counts)
     if args.dry_run:
         print(f"dry run: {args.out} is not written")
         return 0
@@ -93,28 +95,34 @@ def make_splits(
     return new_splits(ids, splits, presence(counts, len(source.classes)), val_share, seed)
 
 
-def print_report(source: Source, splits: Mapping[str, Sequence[str]], counts: Sequence[np.ndarray]) -> None:
-    """Pairs, the meaning of the classes, notes, and the pixels and images of each class in each split."""
+def print_source(source: Source) -> None:
+    """What was found, the meaning of each class, and notes."""
     print(f"{len(source.items)} images, each with a {source.kind}")
-    meanings = [(number, name, source.describe(number)) for number, name in enumerate(source.classes)]
-    print(f"{len(meanings)} classes of {source.class_file}:")
-    for number, name, code in meanings:
-        print(f"  {number:>3} {name}" + (f" <- {code}" if code else ""))
+    print(f"{len(source.classes)} classes of {source.class_file}:")
+    for number, name in enumerate(source.classes):
+        meaning = source.describe(number)
+        print(f"  {number:>3} {name}" + (f" <- {meaning}" if meaning else ""))
     for note in source.notes:
         print(f"note: {note}")
+
+
+def print_splits(source: Source, splits: Mapping[str, Sequence[str]], counts: Sequence[np.ndarray]) -> None:
+    """The pixels and images of each class in each split. Raises UserError for a split without labeled pixels."""
     by_id = dict(zip([item.id for item in source.items], counts, strict=True))
-    for split, ids in splits.items():
-        print(f"\n{split}: {len(ids)} images")
-        print("\n".join(f"  {line}" for line in class_table(split_report(split, source.classes, ids, by_id))))
+    reports = [split_report(split, source.classes, ids, by_id) for split, ids in splits.items()]
+    for report in reports:
+        print(f"\n{describe(report)}")
+    raise_all([problem for report in reports for problem in report.problems])
 
 
 def split_report(
     split: str, classes: Sequence[str], ids: Sequence[str], counts: Mapping[str, np.ndarray]
 ) -> SplitReport:
-    table = np.array([counts[image_id] for image_id in ids])
-    pixels, images = table.sum(0).tolist(), (table > 0).sum(0).tolist()
-    rows = {name: {"pixels": pixels[number], "pictures": images[number]} for number, name in enumerate(classes)}
-    return SplitReport(split, pictures=len(ids), classes=rows, ignored_pixels=pixels[-1])
+    report = SplitReport(split, pictures=len(ids), classes={name: {"pixels": 0, "pictures": 0} for name in classes})
+    for image_id in ids:
+        add_result(report, image_id, ScanResult([], counts[image_id].tolist(), None))
+    add_summary(report, ids)
+    return report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -274,7 +274,7 @@ def test_anti_aliased_and_lossy_masks_with_the_nearest_color(tmp_path, capsys):
     assert "and 1 more problems" in said(err)[-1]
     labels = all_labels(run(root, "--val", "0.5", "--unknown", "nearest"))
     assert all(np.mean(labels[str(n)] == blocks(n)) > 0.9 for n in range(4))
-    assert "of no class: --unknown nearest decides" in capsys.readouterr().out
+    assert "have a color of no class: --unknown nearest decides" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "out")
     (root / "masks/3_mask.jpg").unlink()
     (root / "images/3.jpg").unlink()
@@ -453,8 +453,8 @@ def test_dry_run_writes_nothing_and_reports(tmp_path, capsys):
     run(root, "--val", "0.34", "--dry-run")
     out = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
-    train = out.split("train: 4 images")[1].split("val: 2 images")[0]
-    assert "6 images, each with a mask" in out and train.count("33.33%") == 3 and "--seed 1" in out
+    train = out.split("train: 4 images, 0 problems")[1].split("val: 2 images")[0]
+    assert "6 images, each with a mask" in out and train.count("33.33%") == 3 and "--val 0.34 with --seed 1" in out
 
 
 def test_an_interrupted_convert_starts_again_and_finishes(tmp_path, monkeypatch):
@@ -579,7 +579,7 @@ BAD = [
         text("valid/_classes.csv", "Pixel Value, Class\n0, road\n1, x\n2, sky"), JSON, roboflow_export),
     Bad("nothing matches", ("no mask has the stem of an image", "such as 0.jpg", "0_truth.png", "--suffix _truth"),
         endings),
-    Bad("no masks at all", ("no mask of an image found",), lambda root: shutil.rmtree(root / "masks"),
+    Bad("no masks at all", ("no mask found", "such as", "--suffix TEXT"), lambda root: shutil.rmtree(root / "masks"),
         ("--masks", "ROOT/images", "--suffix", "_x")),
     Bad("image without mask", ("1 images have no mask: ", "images/2.jpg", "--skip-unmatched"),
         lambda root: (root / "masks/2_mask.png").unlink()),
@@ -600,23 +600,23 @@ BAD = [
     Bad("mask of another size", ("masks/1_mask.png is 24x20", "images/1.jpg is 48x36", "one size"),
         save_over("masks/1_mask.png", np.zeros((20, 24), np.uint8))),
     Bad("mask of neither size of a turned image", ("0_mask.png is 48x40", "0.jpg is 36x48"), turned),
-    Bad("ids from 1", ("1 values of the masks are no class", "3 (", "pixels in 6 masks, such as", "0_mask.png",
+    Bad("ids from 1", ("no class for 1 of the masks' values: 3 (", "pixels in 6 masks, such as", "0_mask.png",
                        "give --first-id 1 if"), all_masks(lambda label: label + 1)),
     Bad("ids from 1 and 0", ("give --first-id 1 --ignore 0 if",),
         lambda root: [all_masks(lambda label: label + 1)(root),
                       save_over("masks/0_mask.png", blocks(0, (0, 1, 2, 3)))(root)]),
     Bad("0 and 255", ("only 0 and 255", "--values 0 255", "'yes'"), two_names),
-    Bad("0 and 128 and 255", ("1 values of", "give --values 0 128 255 if"),
+    Bad("0 and 128 and 255", ("no class for 1 of", "give --values 0 128 255 if"),
         lambda root: [all_masks(lambda label: label * 128)(root), save_over("masks/0_mask.png",
                       blocks(0, (0, 128, 255)))(root), save_over("names.txt.png", blocks(0))(root)]),
-    Bad("value of no class", ("1 values", "9 (144 pixels in 1 masks, such as", "add the class", "--ignore 9"),
+    Bad("value of no class", ("no class for 1 of", "9 (144 pixels in 1 masks, such as", "add the class", "--ignore 9"),
         save_over("masks/1_mask.png", np.where(blocks(1, range(12)) == 0, 9, blocks(1)))),
     Bad("palettes that differ", ("is the color", "0_mask.png and ", "1_mask.png", "name r g b", "--values"), palettes),
     Bad("colors without FILE's", ("6 masks hold colors, but", "names.txt has none", "name r g b", "128,64,128"),
         all_masks(colored)),
-    Bad("unknown colors", ("7 colors", "200,106,7 (384 pixels in 1 masks", "and 2 more", "--ignore 200,106,7"),
-        many_colors, make=color_export),
-    Bad("class numbers with colors in FILE", ("2 colors", "masks hold class numbers", "FILE without colors"),
+    Bad("unknown colors", ("no class for 7 of the masks' colors: ", "200,106,7 (384 pixels in 1 masks", "and 2 more",
+                           "--ignore 200,106,7"), many_colors, make=color_export),
+    Bad("class numbers with colors in FILE", ("no class for 2 of", "masks hold class numbers", "FILE without colors"),
         lambda root: [write_mask(root / f"masks/{n}_mask.png", blocks(n)) for n in range(4)], make=color_export),
     Bad("transparent pixels", ("transparent (", "--ignore transparent"),
         save_over("masks/1_mask.png", np.dstack([blocks(1)] * 2)), make=gray_export),

@@ -121,7 +121,7 @@ def make_items(matches: Matches, kind: str, place: Place, splits: dict | None = 
     images = [image for image, _ in matches.pairs]
     ids, problems = ids_of(images)
     if not place.skip_unmatched or not matches.pairs:
-        problems += unmatched_problems(matches, kind, has_suffix=place.suffix is not None)
+        problems += unmatched_problems(matches, kind)
     raise_all(matches.problems + problems)
     lists = read_lists(place.folders)
     return [

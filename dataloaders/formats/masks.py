@@ -71,32 +71,36 @@ class Masks(Source):
         return read_codes(item.label, as_colors=self.class_list.has_colors)
 
     def describe(self, number: int) -> str:
-        return self.names.text(self.codes[number])
+        is_number = not self.class_list.has_colors and self.codes[number] == number
+        return "" if is_number else self.names.text(self.codes[number])
 
     def assign(self, readings: Sequence[Reading]) -> dict[int, int]:
         totals, unknown = Counter(), self.find_unknown(readings)
         for reading in readings:
             totals.update(reading.counts)
+        raise_all([problem for problem in self.problems(readings, totals) if problem])
         self.add_notes(readings, unknown, totals)
-        raise_all([problem for problem in self.problems(readings, totals, unknown) if problem])
         numbers = {code: self.known[code] for code in totals if code in self.known}
         return numbers | self.replace(list(unknown.pixels))
 
-    def find_unknown(self, readings: Sequence[Reading]) -> Unknown:
+    def find_unknown(self, readings: Sequence[Reading], *, with_lossy: bool = True) -> Unknown:
         unknown = Unknown(Counter(), {}, Counter())
-        for item, reading in zip(self.items, readings, strict=True):
+        for item, reading in self.pairs(readings):
             for code, pixels in reading.counts.items():
-                if code not in self.known:
+                if code not in self.known and (with_lossy or "lossy" not in reading.traits):
                     unknown.pixels[code] += pixels
                     unknown.files[code] += 1
                     unknown.examples.setdefault(code, item.label)
         return unknown
 
-    def problems(self, readings: Sequence[Reading], totals: Counter, unknown: Unknown) -> list[str | None]:
+    def problems(self, readings: Sequence[Reading], totals: Counter) -> list[str | None]:
         """Everything that would make wrong labels."""
         policy, options = self.options.unknown, self.options
         lossy = [str(item.label) for item, reading in self.pairs(readings) if "lossy" in reading.traits]
-        refused = Unknown(*unknown) if not policy else unknown.only(TRANSPARENT) if policy == "nearest" else None
+        refused = None
+        if policy in (None, "nearest"):
+            unknown = self.find_unknown(readings, with_lossy=False)
+            refused = unknown.only(TRANSPARENT) if policy else unknown
         found = [lossy_problem(lossy)] if lossy and policy != "nearest" else []
         if refused:
             is_gray = all("gray" in reading.traits or reading.colors for reading in readings)
@@ -120,7 +124,8 @@ class Masks(Source):
         if pixels := unknown.pixels.total():
             share = 100 * pixels / totals.total()
             self.notes.append(
-                f"{pixels:,} pixels ({share:.2f}%) are of no class: --unknown {self.options.unknown} decides"
+                f"{pixels:,} pixels ({share:.2f}%) have a {self.names.kind} of no class: --unknown "
+                f"{self.options.unknown} decides"
             )
 
     def replace(self, codes: list[int]) -> dict[int, int]:

@@ -172,20 +172,22 @@ def ids_of(images: Sequence[File]) -> tuple[list[str], list[str]]:
     return ids, problems
 
 
-def unmatched_problems(matches: Matches, kind: str, has_suffix: bool) -> list[str]:
+def unmatched_problems(matches: Matches, kind: str) -> list[str]:
     """What to do about files without a partner; `kind` of annotation, "mask"."""
     images, labels = ([str(file.path) for file in files] for files in (matches.images, matches.labels))
     if not matches.pairs:
-        return [nothing_matches(matches, kind, has_suffix)]
+        return [nothing_matches(matches, kind)]
     fix = "add what is missing, or give --skip-unmatched to leave them out"
     problems = [f"{len(images)} images have no {kind}: {first_five(images)}: {fix}"] if images else []
     return problems + ([f"{len(labels)} {kind}s have no image: {first_five(labels)}: {fix}"] if labels else [])
 
 
-def nothing_matches(matches: Matches, kind: str, has_suffix: bool) -> str:
-    if not matches.images or not matches.labels:
-        missing = f"{kind} of an image" if matches.images else "image"
-        return f"no {missing} found: check --images, --masks" + (" and --suffix" if has_suffix else "")
+def nothing_matches(matches: Matches, kind: str) -> str:
+    if not matches.images:
+        return "no image found: check --images and --image-suffix"
+    if not matches.labels:
+        example = f"; images are named such as {matches.images[0].path.name}"
+        return f"no {kind} found{example}: check --masks, or give --suffix TEXT, the ending of {kind}s' names"
     image, label = matches.images[0], matches.labels[0]
     fix = common_suffix(group(matches.images), matches.labels)
     fix = f"--suffix {fix}" if fix else "--suffix TEXT (and --image-suffix TEXT), their endings"

@@ -71,7 +71,7 @@ def unknown_problems(
         for code in ranked[:5]
     )
     more = f", and {len(ranked) - 5} more" if len(ranked) > 5 else ""
-    start = f"{len(ranked)} {names.kind}s of the masks are no class of {classes.file}: {shown}{more}: "
+    start = f"{classes.file} has no class for {len(ranked)} of the masks' {names.kind}s: {shown}{more}: "
     return [start + fix(ranked, totals, classes, known, names=names, is_gray=is_gray)]
 
 
