@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataloaders.checks.layout import Report, raise_first
+from dataloaders.checks.layout import Report, raise_first, require_folder
 from dataloaders.voc import VOCLayout, find_voc
 from utils.palettes import ADE20K_PALETTE, CONTEXT_CLASSES
 
@@ -20,7 +20,9 @@ class Context(VOCLayout):
     has_void_border = False
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
-        super().__init__(find_voc(root, "2010", "context"), split, report=report)
+        root = find_voc(root, "2010", "context")
+        require_folder(root / self.list_folders[0], "context", "the lists made with SegmentationClassContext/")
+        super().__init__(root, split, report=report)
 
 
 class ContextWithBackground(Context):

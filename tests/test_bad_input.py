@@ -161,7 +161,7 @@ LAYOUT = [
          without("annotations/training/ADE_train_00000001.png")),
     Case("missing Pascal Context root", ("no folder", "VOC2010/", "--data-root DIR", "DEEPLAB_CONTEXT_ROOT"), "context",
          shutil.rmtree),
-    Case("Pascal Context without lists", ("SegmentationContext/train.txt is missing",), "context",
+    Case("Pascal Context without lists", ("ImageSets/SegmentationContext", "dataloaders.prepare context"), "context",
          without("ImageSets/SegmentationContext")),
     Case("Pascal Context without labels", ("SegmentationClassContext", "beside JPEGImages/", "--data-root DIR"),
          "context", without("SegmentationClassContext")),
