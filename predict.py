@@ -1,37 +1,36 @@
-"""Label images: class PNGs with palette, and overlays with a legend, at the native size of each image.
+"""Label images and videos: class PNGs with palette, and overlays with a legend, at the native size.
 
 python predict.py --checkpoint run/pascal/deeplab-resnet/experiment_0/model_best.pth.tar holiday/ --out labels
+python predict.py --checkpoint model_best.pth.tar --video clip.mp4 --out overlay.mp4
 """
 
 import argparse
-import glob
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import chain, count
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from config.inference_flags import add_inference_flags, add_source_flags, network_flags, window_flags
 from config.train_flags import add_device_flags
 from dataloaders import DATASETS, class_names
 from dataloaders.loaders import init_worker
-from dataloaders.voc import IMAGE_SUFFIXES
+from modeling.inputs import InputImage, to_rgb_image
 from modeling.pretrained.loaded_model import load_model
-from modeling.segmenter import Segmentation, Segmenter, to_rgb_image
-from utils.errors import UserError, writing
-from utils.flags import DefaultsFormatter, Parser, parse, run_command
+from modeling.segmenter import Segmentation, Segmenter
+from utils.errors import UserError
+from utils.flags import DefaultsFormatter, Parser, parse, positive_int, run_command, with_flags
+from utils.image_files import FLAG_HINTS, FoundImages, find_images
+from utils.label_files import name_outputs, outputs, score_image, write_images
 from utils.progress import progress
 
-__all__ = ["Segmentation", "Segmenter", "main", "to_rgb_image"]
+__all__ = ["Segmentation", "Segmenter", "main", "name_outputs", "outputs", "to_rgb_image"]
 
 PROTOCOLS = ("whole", "slide")
 
 
 class ImageFiles(Dataset):
-    """(path, image) by index; (path, the line of the error) where it cannot be read."""
+    """InputImage by index; (the line of the error, path) where it cannot be read."""
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = paths
@@ -39,11 +38,11 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Path, Image.Image | str]:
+    def __getitem__(self, index: int) -> InputImage | tuple[str, Path]:
         try:
-            return self.paths[index], to_rgb_image(self.paths[index])
+            return InputImage(to_rgb_image(self.paths[index]), self.paths[index])
         except UserError as error:
-            return self.paths[index], error.line()
+            return error.line(), self.paths[index]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,100 +52,83 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="predict.py", description="Label images.", formatter_class=DefaultsFormatter)
-    parser.add_argument("images", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label")
-    parser.add_argument("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
-    parser.add_argument("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label")
+    add("--recursive", action="store_true", help="also folders below a FOLDER, written to the same folders in --out")
+    add("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
+    add("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
+    add("--batch-size", type=positive_int, default=1, metavar="N", help="images of equal size computed together")
     add_source_flags(parser)
     add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images, or windows of --crop-size")
     names = parser.add_argument_group("names and colors of the classes, if the weights have none")
     names.add_argument("--dataset", choices=DATASETS, help="take this dataset's (default: VOC's or Cityscapes')")
     names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
-    names.add_argument("--context-background", action="store_true", help="context: the background is a class")
     add_device_flags(parser.add_argument_group("device"))
     return parser
 
 
 def predict(args: argparse.Namespace, given: set[str]) -> int:
-    """Label every image; those that cannot be read are named at the end, and make the exit status 2."""
-    targets = name_outputs(list(find_images(args.images)), Path(args.out))
-    names = None
-    if args.dataset:
-        names = class_names(args.dataset, args.data_root, context_background=args.context_background)
+    found = find_images(args.images, recursive=args.recursive)
+    targets = name_outputs(found.files, Path(args.out))
+    segmenter = build_segmenter(args, given)
+    failed = label_images(segmenter, targets, workers=args.workers)
+    return report(found, failed, args.out)
+
+
+def build_segmenter(args: argparse.Namespace, given: set[str]) -> Segmenter:
     loaded = load_model(
         args.checkpoint, weights_from=args.weights_from, network=network_flags(args, given),
-        out_stride=args.out_stride, names=names, is_partial=args.partial_weights,
+        out_stride=args.out_stride, names=class_names(args.dataset, args.data_root) if args.dataset else None,
+        is_partial=args.partial_weights,
     )  # fmt: skip
     how = window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
-    segmenter = Segmenter(
+    return Segmenter(
         loaded, args.device, amp=args.amp, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
-        stride=how.get("stride"),
+        stride=how.get("stride"), batch_size=args.batch_size, scores=args.scores,
     )  # fmt: skip
+
+
+def label_images(segmenter: Segmenter, targets: Mapping[Path, Path], *, workers: int) -> list[str]:
+    """Label and write every image. Returns a line for each that cannot be read."""
     loader = DataLoader(
         ImageFiles(list(targets)),
         batch_size=None,
-        num_workers=min(args.workers, len(targets)),
+        num_workers=min(workers, len(targets)),
         worker_init_fn=init_worker,
     )
-    broken = []
-    for path, image in progress("images", 0, len(targets), iterable=loader, unit="image"):
-        if isinstance(image, str):
-            broken.append(image)
+    failed: list[str] = []
+    with progress("images", 0, len(targets), iterable=loader, unit="image") as bar:
+        for result in segmenter.label_all(without_failed(bar, failed)):
+            write(result, targets[result.path])
+    return failed
+
+
+def without_failed(images: Iterable[InputImage | tuple[str, Path]], failed: list[str]) -> Iterator[InputImage]:
+    """The images alone; the lines of errors are added to `failed`."""
+    for image in images:
+        if isinstance(image, InputImage):
+            yield image
         else:
-            write(segmenter.label(image), targets[path], with_scores=args.scores)
-    print(f"{len(targets) - len(broken)} images labeled in {args.out}")
-    for line in broken[:-1]:
-        print(line, file=sys.stderr)
-    if broken:
-        raise UserError(f"{len(broken)} of {len(targets)} images not labeled: {broken[-1]}")
+            failed.append(image[0])
+
+
+def write(result: Segmentation, target: Path) -> None:
+    labels, overlay, scores = outputs(target)
+    images = {labels: result.label_image(), overlay: result.overlay()}
+    write_images(images if result.scores is None else images | {scores: score_image(result.scores)})
+
+
+def report(found: FoundImages, failed: list[str], out: str) -> int:
+    """Print how many images were labeled, and what was left out. Raises UserError for what cannot be read or found."""
+    print(f"{len(found.files) - len(failed)} images labeled in {out}")
+    for content in found.folders:
+        print(f"left out of {content.folder}: {content.describe_left_out(FLAG_HINTS)}")
+    lines, total = found.missing + failed, len(found.files) + len(found.missing)
+    for line in lines[:-1]:
+        print(with_flags(line), file=sys.stderr)
+    if lines:
+        raise UserError(f"{len(lines)} of {total} images not labeled: {lines[-1]}")
     return 0
-
-
-def find_images(arguments: Sequence[str]) -> Iterator[Path]:
-    """The named files, the files in folders that end like images, and the files that match a pattern."""
-    for argument in arguments:
-        path = Path(argument).expanduser()
-        if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file():
-            found = [path]
-        else:
-            found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-        if not found:
-            raise UserError(f"{argument} is not an image or a folder with images, and matches no file: correct it")
-        yield from found
-
-
-def name_outputs(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Image -> label file in `folder`; every file that is written has a name of its own.
-
-    Raises UserError if an image would be overwritten.
-    """
-    targets, taken = {}, set()
-    for path in dict.fromkeys(path.absolute() for path in paths):
-        names = chain((path.stem, path.name), (f"{path.name}-{number}" for number in count(1)))
-        files = next(files for name in names if taken.isdisjoint(files := outputs(folder / f"{name}.png")))
-        taken.update(files)
-        targets[path] = files[0]
-    images = {path.resolve() for path in targets}
-    if clash := {file.resolve() for file in taken} & images:
-        raise UserError(f"{clash.pop()} is an image to label and would be overwritten: give another --out")
-    return targets
-
-
-def outputs(target: Path) -> tuple[Path, Path, Path]:
-    """The files of an image: labels, overlay, scores."""
-    return target, target.with_name(f"{target.stem}_overlay.png"), target.with_name(f"{target.stem}_scores.png")
-
-
-def write(result: Segmentation, target: Path, *, with_scores: bool) -> None:
-    labels, overlaid, scores = outputs(target)
-    images = {labels: result.label_image(), overlaid: result.overlay()}
-    if with_scores:
-        images[scores] = Image.fromarray((255 * result.scores).round().astype(np.uint8))
-    with writing(target.parent, "give another --out"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for path, image in images.items():
-            image.save(path)
 
 
 if __name__ == "__main__":

@@ -1,56 +1,84 @@
 """Label images from Python, with a trained network.
 
 from predict import Segmenter
-result = Segmenter("model_best.pth.tar")("image.jpg")
+segmenter = Segmenter("model_best.pth.tar")
+result = segmenter("image.jpg")
 result.labels, result.scores, result.classes, result.overlay()
+for result in segmenter.stream("holiday/"): ...
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from modeling.inputs import InputImage, is_one_image, read_images, to_rgb_image
 from modeling.pretrained.loaded_model import LoadedModel, load_model
 from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
-from utils.images import find_transpose, open_image, to_rgb
 from utils.inference import Predictor, default_stride, require_no_gaps
 from utils.palettes import Palette, palette_image
-from utils.scoring.visualize import overlay
+from utils.scoring.visualize import overlay, png
+
+__all__ = ["Segmentation", "Segmenter", "to_rgb_image"]
+
+NOTEBOOK_SIDE = 1024  # pixels; a notebook stores what it shows
+LOOKAHEAD = 4  # batches among whose images those of equal size are put together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """A labeled image. `image`: RGB, upright. `labels`: class numbers, uint8 [H, W]. `scores`: the probability of that
-    class, float32 [H, W] in 0..1. `classes` and `palette`: by class number.
+    class, float32 [H, W] in 0..1; None if the segmenter computes none. `classes` and `palette`: by class number.
+    `path`: the file of the image, if it was one. A notebook shows the overlay.
     """
 
     image: Image.Image
     labels: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None
     classes: tuple[str, ...]
     palette: Palette
+    path: Path | None = None
 
-    def overlay(self, opacity: float = 0.6) -> Image.Image:
-        """The image with the classes' colors over it, and a legend of the classes in it."""
-        return overlay(np.asarray(self.image), self.labels, self.classes, self.palette, opacity=opacity)
+    def overlay(self, opacity: float = 0.6, legend: Iterable[int] | None = None) -> Image.Image:
+        """The image with the classes' colors over it, and a legend in it: of the classes drawn, or those given."""
+        pixels = np.asarray(self.image)
+        return overlay(pixels, self.labels, self.classes, self.palette, opacity=opacity, named=legend)
 
     def label_image(self) -> Image.Image:
         """`labels` as a palette image."""
         return palette_image(self.labels, self.palette)
 
+    def __repr__(self) -> str:
+        """Size, and the largest classes."""
+        shares = np.bincount(self.labels.ravel(), minlength=len(self.classes)) / self.labels.size
+        largest = [number for number in np.argsort(-shares, kind="stable")[:5] if shares[number]]
+        classes = ", ".join(f"{self.classes[number]} {shares[number]:.1%}" for number in largest)
+        return f"<Segmentation {self.path or 'of an image'}, {self.image.width}x{self.image.height}: {classes}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the overlay, at most `NOTEBOOK_SIDE` wide and high."""
+        shown = self.overlay()
+        shown.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        return png(shown)
+
 
 class Segmenter:
-    """Labels images with a trained network.
+    """Labels images with a trained network; several threads may use it at once.
 
     `checkpoint`: a file of train.py, or the result of `modeling.pretrained.loaded_model.load_model`, which explains
-    `weights_from`, `network` (for weights without a description) and `out_stride`. `device`: auto, cpu, cuda or mps.
-    `amp`: off, bf16, fp16, or auto for bf16 on a GPU that computes in it.
+    `weights_from`, `network` (for weights without a description), `out_stride` and `is_partial`.
+    `device`: auto, cpu, cuda or mps.
+    `amp`: the network's precision: off (float32), bf16, fp16 (half), or auto for bf16 on a GPU that computes in it.
     `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands for both sides.
-    Raises UserError for a file, device or window that cannot be used.
+    `batch_size`: images of equal size that are computed together. `scores`: False saves the softmax and its
+    memory; labels are the same (but for probabilities that round to one number).
+    Raises UserError for a file or argument that cannot be used.
     """
 
     def __init__(
@@ -62,33 +90,90 @@ class Segmenter:
         weights_from: str | None = None,
         network: Mapping | None = None,
         out_stride: int | None = None,
+        is_partial: bool = False,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         window: int | Sequence[int] | None = None,
         stride: int | Sequence[int] | None = None,
+        batch_size: int = 1,
+        scores: bool = True,
     ):
         torch_device, sides = select_device(device), window_sides(window, stride)
+        self.batch_size, self.with_scores = whole_number(batch_size, "batch_size"), scores
+        views = {"amp": resolve_amp(amp, torch_device), "scales": scale_factors(scales), "flip": flip} | sides
         if isinstance(checkpoint, LoadedModel):
             loaded = checkpoint
         else:
-            loaded = load_model(checkpoint, weights_from=weights_from, network=network, out_stride=out_stride)
+            loaded = load_model(
+                checkpoint, weights_from=weights_from, network=network, out_stride=out_stride, is_partial=is_partial
+            )
         self.classes, self.palette = loaded.classes, loaded.palette
-        views = {"amp": resolve_amp(amp, torch_device), "scales": scales, "flip": flip} | sides
         self.predictor = Predictor(loaded.model.to(torch_device), torch_device, **views)
 
-    def __call__(self, image: Image.Image | np.ndarray | str | Path) -> Segmentation:
-        """Label an image: a path, a PIL image, or an array uint8 [H, W, 3] or [H, W]. EXIF orientation is applied.
+    def __call__(self, images: object) -> Segmentation | list[Segmentation]:
+        """Label an image, or several: a Segmentation, or a list of them in the same order.
 
+        An image is a path, an open file, the bytes of a file, a PIL image, an array [H, W, 3], [H, W, 4], [H, W, 1] or
+        [H, W], or a tensor [3, H, W], [4, H, W], [1, H, W] or [H, W]; arrays and tensors are uint8 or float in 0..1.
+        EXIF orientation is applied, transparency dropped. Several are an iterable of images, a folder (its images by
+        name, without those of folders below), or an array or tensor with a dimension before those of an image.
         Raises UserError for anything else, and for images with more than 8 bits a channel.
         """
-        return self.label(to_rgb_image(image))
+        results = self.stream(images)
+        return next(results) if is_one_image(images) else list(results)
+
+    def stream(self, images: object) -> Iterator[Segmentation]:
+        """As `__call__`, one after the other: reads an image only when the ones before are labeled."""
+        return self.label_all(read_images(images))
 
     def label(self, image: Image.Image) -> Segmentation:
         """Label an RGB image that is upright."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # uint8 [1, 3, H, W]
-        scores, labels = self.predictor.probabilities(pixels)[0].max(0)  # [K, H, W] -> [H, W], [H, W]
-        labels = labels.to(torch.uint8).cpu().numpy()  # on the device first: an eighth of the bytes to copy
-        return Segmentation(image, labels, scores.float().cpu().numpy(), self.classes, self.palette)
+        return next(self.label_all([InputImage(image)]))
+
+    def label_all(self, images: Iterable[InputImage]) -> Iterator[Segmentation]:
+        """Label images in their order; with `batch_size` above 1, reads `LOOKAHEAD` batches ahead."""
+        images, ahead = iter(images), self.batch_size * LOOKAHEAD if self.batch_size > 1 else 1
+        while chunk := list(islice(images, ahead)):
+            results: dict[int, Segmentation] = {}
+            for numbers in equal_size_batches(chunk, self.batch_size):
+                results |= zip(numbers, self.label_batch([chunk[number] for number in numbers]), strict=True)
+            yield from (results[number] for number in range(len(chunk)))
+
+    def label_batch(self, images: Sequence[InputImage]) -> list[Segmentation]:
+        """Label images of one size, at once. Raises UserError if several do not fit in the memory of the GPU."""
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image, _ in images])).permute(0, 3, 1, 2)
+        try:
+            labels, scores = self.predict(pixels)  # uint8 [B, 3, H, W] -> [B, H, W], [B, H, W]
+        except torch.OutOfMemoryError as error:
+            if len(images) == 1:
+                raise
+            size = f"{pixels.shape[-1]}x{pixels.shape[-2]}"
+            raise UserError(f"`batch_size`: {len(images)} images of {size} exceed the memory: lower it") from error
+        return [
+            Segmentation(image, label, score, self.classes, self.palette, path)
+            for (image, path), label, score in zip(images, labels, scores, strict=True)
+        ]
+
+    def predict(self, pixels: Tensor) -> tuple[np.ndarray, Sequence[np.ndarray | None]]:
+        """uint8 [B, 3, H, W] -> labels uint8 [B, H, W], scores float32 [B, H, W] or B times None."""
+        if not self.with_scores:
+            labels, scores = self.predictor(pixels).argmax(1), [None] * len(pixels)
+        else:
+            values, labels = self.predictor.probabilities(pixels).max(1)  # [B, K, H, W] -> [B, H, W]
+            scores = values.float().cpu().numpy()
+        return labels.to(torch.uint8).cpu().numpy(), scores  # on the device first: an eighth of the bytes to copy
+
+
+def equal_size_batches(images: Sequence[InputImage], batch_size: int) -> list[list[int]]:
+    """The numbers of the images, in lists of at most `batch_size` whose images have one size."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for number, (image, _) in enumerate(images):
+        by_size.setdefault(image.size, []).append(number)
+    return [
+        numbers[start : start + batch_size]
+        for numbers in by_size.values()
+        for start in range(0, len(numbers), batch_size)
+    ]
 
 
 def window_sides(window: int | Sequence[int] | None, stride: int | Sequence[int] | None) -> dict:
@@ -112,32 +197,15 @@ def two_numbers(value: int | Sequence[int], name: str) -> tuple[int, int]:
     return sides
 
 
-def to_rgb_image(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
-    """RGB and upright, as training reads images. Raises UserError for anything but an image with 8 bits a channel."""
-    if isinstance(image, str | Path):
-        stored, turn = open_image(Path(image))
-    elif isinstance(image, Image.Image) and all(image.size):
-        stored, turn = to_rgb(image, getattr(image, "filename", "") or "the image"), find_transpose(image)
-    elif isinstance(image, np.ndarray) and is_image_array(image):
-        stored, turn = to_rgb(Image.fromarray(image), "the array"), None
-    else:
-        raise UserError(
-            f"{describe(image)} is no image: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
-        )
-    upright = stored if turn is None else stored.transpose(turn)
-    # From the pixels, since a copy of the EXIF orientation would be applied again
-    return Image.fromarray(np.asarray(upright))
+def whole_number(value: int, name: str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"`{name}` {value!r}: give a whole number above 0")
+    return value
 
 
-def is_image_array(array: np.ndarray) -> bool:
-    """Whether it is uint8 [H, W, 3] or [H, W], with at least one pixel."""
-    return array.dtype == np.uint8 and array.size > 0 and (array.ndim == 2 or array.shape[2:] == (3,))
-
-
-def describe(image: object) -> str:
-    """The type and size of `image`, for an error message."""
-    if isinstance(image, Image.Image):
-        return f"a PIL image of {image.width}x{image.height}"
-    if isinstance(image, np.ndarray | torch.Tensor):
-        return f"{type(image).__name__} {image.dtype} [{', '.join(map(str, image.shape))}]"
-    return type(image).__name__
+def scale_factors(scales: float | Sequence[float]) -> tuple[float, ...]:
+    """Raises UserError unless `scales` are numbers above 0; one number is one scale."""
+    factors = tuple(scales) if isinstance(scales, Iterable) and not isinstance(scales, str) else (scales,)
+    if not factors or not all(isinstance(factor, int | float) and 0 < factor < float("inf") for factor in factors):
+        raise UserError(f"`scales` {scales!r}: give numbers above 0, such as (0.75, 1.0, 1.25)")
+    return factors

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from sample_data import write_network
 
 import predict
@@ -97,22 +97,23 @@ def test_segmenter_takes_a_path_an_image_or_an_array(folder_network, images):
 @pytest.mark.parametrize(
     ("image", "named"),
     [
-        (np.zeros((4, 5, 3)), "ndarray float64 [4, 5, 3]"),
+        (np.zeros((4, 5, 2)), "ndarray float64 [4, 5, 2]"),
+        (np.zeros((4, 5), bool), "ndarray bool [4, 5]"),
         (np.zeros((4, 5), np.uint16), "ndarray uint16 [4, 5]"),
         (np.zeros((3, 4, 5), np.uint8), "ndarray uint8 [3, 4, 5]"),
-        (np.zeros((4, 5, 1), np.uint8), "ndarray uint8 [4, 5, 1]"),
         (np.zeros((0, 0), np.uint8), "ndarray uint8 [0, 0]"),
-        (torch.zeros(3, 4, 5), "Tensor torch.float32 [3, 4, 5]"),
+        (torch.zeros(5, 4, 3), "Tensor torch.float32 [5, 4, 3]"),
+        (torch.zeros(3, 4, 5, dtype=torch.int64), "Tensor torch.int64 [3, 4, 5]"),
         (Image.new("RGB", (0, 0)), "a PIL image of 0x0"),
-        (b"\xff\xd8", "bytes"),
+        ({"image": 1}, "dict"),
+        (5, "int"),
         (None, "NoneType"),
     ],
 )
 def test_what_is_not_an_image_is_named_with_what_to_give(image, named):
     with pytest.raises(UserError) as caught:
         predict.to_rgb_image(image)
-    wanted = f"{named} is no image: give a path, a PIL image, or a NumPy array uint8 [H, W, 3] or [H, W]"
-    assert str(caught.value) == wanted
+    assert str(caught.value).startswith(f"{named} is no image: give a path, an open file, its bytes, a PIL image")
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
@@ -180,7 +181,7 @@ def test_images_of_one_name_get_different_label_files(folder_network, images, tm
     pattern = str(images / "**" / "plain.*")
     assert predict.main(command(folder_network, out, pattern, images / "plain.png")) == 0
     found = {path.name for path in out.iterdir() if "overlay" not in path.name}
-    assert len(found) == 3 and {"plain.png", "plain.png.png"} < found
+    assert found == {"plain.png", "plain_png.png", "plain_2.png"}
 
 
 def test_output_names_of_different_images_do_not_collide(tmp_path):
@@ -188,6 +189,70 @@ def test_output_names_of_different_images_do_not_collide(tmp_path):
     targets = predict.name_outputs(files, tmp_path / "out")
     written = [file.name for target in targets.values() for file in predict.outputs(target)]
     assert len(set(written)) == 9 and targets[files[0]].name == "x.png"
+
+
+def test_output_names_show_the_ending_of_an_image_only_where_a_name_is_taken(tmp_path):
+    files = [tmp_path / name for name in ("x.jpg", "x.bmp", "X.JPG", "y.png.jpg", "v.0.jpg", "below/x.bmp", "noending")]
+    targets = predict.name_outputs(files, tmp_path / "out")
+    wanted = ["x.png", "x_bmp.png", "X_JPG.png", "y.png", "v.0.png", "x_2.png", "noending.png"]
+    assert [target.name for target in targets.values()] == wanted
+
+
+def test_every_format_that_pillow_decodes_is_labeled_and_the_rest_is_counted(folder_network, tmp_path, capsys):
+    folder, out = tmp_path / "many", tmp_path / "out"
+    (folder / "below").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frames = [Image.fromarray(pixels), Image.new("RGB", (30, 20), "red")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    endings = ("bmp", "ppm", "tga", "jp2", "TIFF") + (("avif",) if features.check("avif") else ())
+    for ending in endings:
+        frames[0].save(folder / f"{ending}.{ending}")
+    for name in ("notes.txt", "more.txt", "sheet.pdf", "scan.mpg", ".hidden.jpg", "README"):
+        (folder / name).write_text("no image")
+    frames[1].save(folder / "below/deep.png")
+    assert predict.main(command(folder_network, out, folder)) == 0
+    printed = capsys.readouterr().out
+    assert f"{len(endings) + 1} images labeled" in printed
+    left = next(line for line in printed.splitlines() if line.startswith(f"left out of {folder}: "))
+    assert set(left.partition(": ")[2].split(", ")) == {
+        "2 .txt", "1 .pdf", "1 .mpg", "1 hidden file", "1 extensionless file", "1 folder (--recursive)",
+    }  # fmt: skip
+    labels = np.asarray(Image.open(out / "moving.png"))
+    first = Image.open(folder / "moving.gif").convert("RGB")
+    assert np.array_equal(labels, Segmenter(folder_network, "cpu")(first).labels)
+    assert predict.main(command(folder_network, out, folder, "--recursive")) == 0
+    assert (out / "below/deep.png").is_file() and "folder (" not in capsys.readouterr().out
+
+
+def test_a_missing_image_is_named_at_the_end_and_the_others_labeled(folder_network, images, tmp_path, capsys):
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    empty.mkdir()
+    (empty / "clip.txt").touch()
+    missing = [tmp_path / "nowhere.jpg", empty, images / "plain.png"]
+    assert predict.main(command(folder_network, out, *missing)) == 2
+    output = capsys.readouterr()
+    assert "1 images labeled" in output.out and (out / "plain.png").is_file()
+    assert "nowhere.jpg is not an image" in output.err
+    last = output.err.splitlines()[-1]
+    assert last == f"error: 2 of 3 images not labeled: {empty} is a folder without images, with 1 .txt: give another"
+    assert predict.main(command(folder_network, out, *missing[:2])) == 2
+    assert "nowhere.jpg is not an image" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_url_is_not_downloaded(folder_network, tmp_path, capsys):
+    assert predict.main(command(folder_network, tmp_path / "out", "https://example.org/a.jpg")) == 2
+    wanted = "error: https://example.org/a.jpg is a URL: download it first, and give the file"
+    assert capsys.readouterr().err.splitlines()[-1] == wanted
+
+
+def test_batches_of_the_command_give_the_same_files(folder_network, images, tmp_path):
+    for name, flags in {"one": [], "four": ["--batch-size", "4"]}.items():
+        assert predict.main(command(folder_network, tmp_path / name, images, "--scores", *flags)) == 0
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "four").iterdir())
+    for name in (f"{name}.png" for name in SIZES):
+        one, four = (np.asarray(Image.open(tmp_path / folder / name)) for folder in ("one", "four"))
+        assert np.array_equal(one, four)
 
 
 @pytest.mark.parametrize("name", ["plain.png", "x_overlay.png"])

@@ -12,7 +12,9 @@ from utils.distributed.failure import exit_at_once, is_one_of_several, lost_conn
 from utils.errors import RunFailed, UserError
 
 # Parameters whose flag has another name; every other flag is --name-of-the-parameter
-FLAGS = {"output_stride": "--out-stride", "root": "--data-root", "window": "--crop-size"}
+FLAGS = {
+    "output_stride": "--out-stride", "root": "--data-root", "window": "--crop-size", "is_partial": "--partial-weights",
+}  # fmt: skip
 EXPECTED = (UserError, RunFailed, KeyboardInterrupt)  # errors without a traceback
 
 
@@ -49,6 +51,11 @@ def flag(parameter: str) -> str:
     return FLAGS.get(parameter, f"--{parameter.replace('_', '-')}")
 
 
+def with_flags(text: str) -> str:
+    """`text` with flags instead of the parameters in backticks."""
+    return re.sub(r"`(\w+)`", lambda match: flag(match[1]), text)
+
+
 def run_command(command: Callable[[], int]) -> int:
     """The exit status of a command: 2 and one line for bad input, 1 and one line for a run that cannot continue, 130
     for Ctrl-C. One of several processes does not return after an error, but exits with this status at once.
@@ -66,7 +73,7 @@ def run_command(command: Callable[[], int]) -> int:
 def report(error: BaseException) -> int:
     """Print the line of an error of `EXPECTED`. Returns the exit status."""
     if isinstance(error, UserError):
-        write_error(re.sub(r"`(\w+)`", lambda match: flag(match[1]), error.line()))
+        write_error(with_flags(error.line()))
         return 2
     if isinstance(error, RunFailed):
         write_error(str(error))

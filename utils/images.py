@@ -1,11 +1,12 @@
 """Image and label files: decoding to 8-bit RGB or class numbers, and the EXIF orientation."""
 
 import contextlib
+import io
 import struct
 import zlib
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from utils.errors import BrokenImage, UserError
 
@@ -23,6 +24,9 @@ TRANSPOSES = {
 # What Pillow raises for content that it cannot decode
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
+
 
 def open_image(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
     """(RGB image as stored, transpose that makes it upright or None).
@@ -32,6 +36,12 @@ def open_image(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
     """
     image = decode(path)
     return to_rgb(image, path), find_transpose(image)
+
+
+def open_encoded(content: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None]:
+    """As `open_image`, of the content of a file; errors call it `name`."""
+    image = decode(io.BytesIO(content), name)
+    return to_rgb(image, name), find_transpose(image)
 
 
 def open_header(path: Path) -> tuple[Image.Image, Image.Transpose | None]:
@@ -62,18 +72,62 @@ def open_label(path: Path) -> Image.Image:
     return label
 
 
-def decode(path: Path) -> Image.Image:
-    """Raises BrokenImage for content that cannot be decoded, UserError for a file that cannot be read."""
+def decode(file: Path | io.BytesIO, name: str = "") -> Image.Image:
+    """Raises BrokenImage for content that cannot be decoded, UserError for a file that cannot be read. Errors call it
+    `name` (default: its path).
+    """
+    name = name or str(file)
     try:
-        image = Image.open(path)
+        image = identify(file, name)
         image.load()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: put it there, or leave it out") from None
+        raise UserError(f"{name} is missing: put it there, or leave it out") from None
+    except UserError:
+        raise
     except DECODE_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:  # raised by the system, not by Pillow
-            raise UserError(f"{path} cannot be read ({error.strerror}): check the disk and the permissions") from error
-        raise BrokenImage(f"{path} cannot be read as an image ({error}): replace it", path) from error
+            raise UserError(f"{name} cannot be read ({error.strerror}): check the disk and the permissions") from error
+        reason = "no known format" if isinstance(file, io.BytesIO) and unidentified(error) else error
+        raise BrokenImage(f"{name} cannot be read as an image ({reason}): replace it", name) from error
     return image
+
+
+def unidentified(error: Exception) -> bool:
+    """Whether Pillow knows no format of that content; its message then shows the address of a BytesIO."""
+    return isinstance(error, UnidentifiedImageError)
+
+
+def identify(file: Path | io.BytesIO, name: str) -> Image.Image:
+    """The image of a file, not yet decoded; HEIC with pillow-heif. Raises UserError if that is missing."""
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        brand = major_brand(file)
+        if brand in AVIF_BRANDS:
+            raise UserError(f"{name} is an AVIF image: pip install 'pillow>=11.3', or save it as JPEG") from None
+        if brand not in HEIF_BRANDS:
+            raise
+    register_heif(name)
+    return Image.open(file)
+
+
+def major_brand(file: Path | io.BytesIO) -> bytes:
+    """The four letters of an ISO base media file (HEIC, AVIF) that name its format; empty for other files."""
+    if isinstance(file, io.BytesIO):
+        head = file.getvalue()[:12]
+    else:
+        with open(file, "rb") as stream:
+            head = stream.read(12)
+    return head[8:12] if head[4:8] == b"ftyp" else b""
+
+
+def register_heif(name: str) -> None:
+    """Let Pillow open HEIC. Raises UserError, for the image `name`, without pillow-heif."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise UserError(f"{name} is a HEIC image: pip install pillow-heif, or save it as JPEG") from None
+    register_heif_opener()
 
 
 def to_rgb(image: Image.Image, source: object) -> Image.Image:

@@ -66,7 +66,7 @@ def load_model(
     model = architecture.build()
     report = load_weights(model, source, content=content)
     if not is_partial:
-        fix = "give the flags it was trained with, or `partial_weights` to take what fits"
+        fix = "give the network it was trained as, or `is_partial` to take what fits"
         report.require(f"{architecture.backbone} network", source, fix)
     if "epochs" not in config or report.faults():  # a complete checkpoint of train.py needs no report
         print_main(f"weights {source}: {report}")

@@ -1,7 +1,7 @@
 """Images for people: labels in color, overlays with a legend, and grids of image, label and prediction."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,12 +67,18 @@ def png(image: Image.Image) -> bytes:
 
 
 def overlay(
-    image: np.ndarray, label: np.ndarray, classes: Sequence[str], palette: Palette, *, opacity: float
+    image: np.ndarray,
+    label: np.ndarray,
+    classes: Sequence[str],
+    palette: Palette,
+    *,
+    opacity: float,
+    named: Iterable[int] | None = None,
 ) -> Image.Image:
     """The colors of `label` uint8 [H, W] over `image` uint8 [H, W, 3], with light lines between classes.
 
-    A legend in the lower left corner names the classes drawn. A first class named background is not drawn.
-    `opacity` 0..1 is that of the colors.
+    A legend in the lower left corner names the classes drawn, or those `named`. A first class named background is not
+    drawn. `opacity` 0..1 is that of the colors.
     """
     # Not torchvision's draw_segmentation_masks: it rounds down and takes a mask for each class, so its time and memory
     # grow with their number
@@ -81,8 +87,8 @@ def overlay(
     # A class whose color is black or the image's own would otherwise merge with its neighbor
     blend = np.where(class_borders(label)[..., None], (blend + 255) / 2, blend)
     canvas = Image.fromarray(blend.round().astype(np.uint8))
-    if seen := np.unique(label[is_drawn]).tolist():
-        corner = corner_legend(seen, classes, palette, canvas.size)
+    if numbers := np.unique(label[is_drawn]).tolist() if named is None else sorted(named):
+        corner = corner_legend(numbers, classes, palette, canvas.size)
         canvas.paste(corner, (0, canvas.height - corner.height), corner)
     return canvas
 
