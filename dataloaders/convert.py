@@ -19,7 +19,7 @@ from dataloaders.formats.find import Place, open_source
 from dataloaders.formats.masks import POLICIES, MaskOptions
 from dataloaders.formats.reading import presence, read_all
 from dataloaders.formats.source import Source, class_counts, raise_all
-from dataloaders.formats.split import kept_splits, new_splits
+from dataloaders.formats.split import kept_splits, new_splits, read_lists
 from dataloaders.formats.write import LINKS, check_output, write_dataset
 from utils.flags import DefaultsFormatter, Parser, checked, non_negative_int, run_command
 
@@ -49,7 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--image-suffix", metavar="TEXT", help="ending of image names that masks do not have")
     group = parser.add_argument_group("what masks mean")
     group.add_argument(
-        "--ignore", nargs="+", default=[], metavar="VALUE", help="values, R,G,B, `transparent` or names that become 255"
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="VALUE",
+        help="what becomes 255: values, R,G,B, `transparent`, names (default: the value 255)",
     )
     group.add_argument("--first-id", type=mask_value, default=0, metavar="N", help="the value of class 0")
     group.add_argument("--values", type=mask_value, nargs="+", metavar="V", help="the value of each class, as in 0 255")
@@ -75,7 +79,8 @@ def convert(args: argparse.Namespace) -> int:
     counts = [class_counts(reading, numbers) for reading in readings]
     splits = make_splits(source, counts, args.val, args.seed)
     print_source(source)
-    print("split: the source's own" if args.val is None else f"split: --val {args.val} with --seed {args.seed}")
+    kept = "split: the source's " + ("lists" if read_lists(place.folders) else "folders or files")
+    print(kept if args.val is None else f"split: --val {args.val} with --seed {args.seed}")
     print_splits(source, splits, counts)
     if args.dry_run:
         print(f"dry run: {args.out} is not written")

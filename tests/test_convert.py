@@ -387,6 +387,15 @@ def test_repeated_stems_match_by_folder_and_get_its_name(tmp_path):
     assert np.array_equal(labels["bonn_x"], blocks(10)) and np.array_equal(labels["ulm_x"], blocks(11))
 
 
+def test_repeated_stems_in_folders_of_splits(tmp_path):
+    for n, split in enumerate(("train", "valid")):
+        write_image(tmp_path / f"data/{split}/images/x.jpg")
+        write_mask(tmp_path / f"data/{split}/labels/x.png", blocks(n))
+    (tmp_path / "data/classes.txt").write_text("a\nb\nc\n")
+    out = run(tmp_path / "data", "--images", f"{tmp_path}/data")
+    assert [*labels_of(out, "train")] == ["train_x"] and np.array_equal(labels_of(out, "val")["valid_x"], blocks(1))
+
+
 def test_one_folder_of_images_and_masks_with_endings_of_both(tmp_path):
     for n in range(4):
         write_image(tmp_path / f"data/{n}_sat.jpg")
@@ -470,7 +479,7 @@ def test_an_interrupted_convert_starts_again_and_finishes(tmp_path, monkeypatch)
         patch.setattr(shutil, "copyfile", copy)
         out = run(root, "--val", "0.5", status=130)
     assert not out.exists() and (tmp_path / "out.unfinished").is_dir()
-    run(root, "--val", "0.34")
+    run(root, "--val", "0.34", "--images", str(tmp_path), "--masks", f"{root}/masks", "--classes", f"{root}/names.txt")
     assert len(all_labels(out)) == 6 and not (tmp_path / "out.unfinished").exists()
 
 
@@ -561,9 +570,10 @@ BAD = [
         more=("--images", "ROOT/nowhere")),
     Bad("no masks folder", ("--masks", "nowhere does not exist"), more=("--masks", "ROOT/nowhere")),
     Bad("masks are a text file", ("--masks", "names.txt is no JSON file"), more=("--masks", "ROOT/names.txt")),
-    Bad("no FILE", ("no class list found", "labelmap.txt", "--classes FILE"),
+    Bad("no FILE", ("no class list found", "labelmap.txt", "--classes FILE, one name (or `name r g b`"),
         more=("--images", "ROOT/images", "--masks", "ROOT/masks")),
-    Bad("FILE missing", ("nowhere.txt is missing", "name r g b"), more=("--classes", "ROOT/nowhere.txt")),
+    Bad("FILE missing", ("nowhere.txt is missing", "one name (or `name r g b`) a line"),
+        more=("--classes", "ROOT/nowhere.txt")),
     Bad("FILE of one class", ("names.txt names 1 class", "not 'defect' as the first"), text("names.txt", "defect\n")),
     Bad("color for one class only", ("names.txt gives no color for 'b'", "in every line, or in none"),
         text("names.txt", "a 1 2 3\nb\n")),

@@ -36,7 +36,7 @@ def color_of(code: int) -> tuple[int, int, int]:
 def read_class_list(path: Path) -> ClassList:
     """Raises UserError for a file that is missing or invalid."""
     if not path.is_file():
-        raise UserError(f"{path} is missing: it names the classes, `name` or `name r g b` a line, from class 0")
+        raise UserError(f"{path} is missing: it lists the classes from 0, one name (or `name r g b`) a line")
     lines = read_lines(path)
     while lines and not lines[-1]:
         lines.pop()

@@ -11,6 +11,7 @@ from dataloaders.formats.coco import Coco, CocoFiles
 from dataloaders.formats.labelme import Labelme, with_key
 from dataloaders.formats.masks import MaskOptions, Masks
 from dataloaders.formats.match import (
+    PLAIN_FOLDERS,
     File,
     Matches,
     files_below,
@@ -40,7 +41,9 @@ class Place:
     def folders(self) -> list[Path]:
         """Where an export may keep its class list and split lists."""
         folder = self.masks[0] if self.masks[0].is_dir() else self.masks[0].parent
-        return list(dict.fromkeys([folder, folder.parent, self.images, self.images.parent]))
+        inner = [folder.resolve(), self.images.resolve()]
+        above = [path.parent for path in inner if path.name.lower() in PLAIN_FOLDERS]
+        return list(dict.fromkeys([folder, self.images, *above]))
 
 
 def open_source(place: Place, class_file: Path | None, options: MaskOptions) -> Source:
@@ -79,7 +82,7 @@ def require_classes(place: Place) -> ClassList:
         return found
     raise UserError(
         "no class list found (labelmap.txt, _classes.csv or classes.txt beside the masks): give --classes FILE, one "
-        "`name` (or `name r g b` for masks of colors) a line, in the order of the class numbers from 0"
+        "name (or `name r g b` for masks of colors) a line, in the order of the class numbers from 0"
     )
 
 
@@ -88,7 +91,7 @@ def open_json(place: Place, classes: ClassList | None, options: MaskOptions) -> 
     if options.values is not None or options.first_id:
         raise UserError("--values and --first-id are for masks, not for JSON files: leave them out")
     paths = [file for path in place.masks for file in ([path] if path.is_file() else json_files(path))]
-    contents = {path: read_json(path) for path in paths}
+    contents = {path: read_content(path) for path in paths}
     names = {"classes": classes, "ignore": options.ignore, "unknown": options.unknown}
     images = with_suffix(files_below(place.images, IMAGE_SUFFIXES), place.image_suffix)
     coco = [path for path, content in contents.items() if {"images", "annotations"} <= content.keys()]
@@ -106,6 +109,13 @@ def open_json(place: Place, classes: ClassList | None, options: MaskOptions) -> 
 
 def json_files(folder: Path) -> list[Path]:
     return [file.path for file in files_below(folder, [".json"])]
+
+
+def read_content(path: Path) -> dict:
+    """A JSON file without the image that labelme stores in it: those of thousands of files would fill the memory."""
+    content = read_json(path)
+    content.pop("imageData", None)
+    return content
 
 
 def relative_folder(path: Path, place: Place) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ MASK_ENDING = re.compile(
 # Folders that hold masks, and those that say nothing of an image but what kind of file it is
 MASK_FOLDERS = {"mask", "masks", "label", "labels", "annotation", "annotations", "gt", "segmentationclass", "seg"}
 PLAIN_FOLDERS = MASK_FOLDERS | {"image", "images", "img", "imgs", "jpegimages", "rgb"}
+MARKER = ".unfinished-convert"  # a file in the folder that convert writes until it is complete
 SKIPPED_FOLDERS = {"SegmentationObject", "__MACOSX"}  # instance numbers beside CVAT's masks; macOS's shadow files
 
 
@@ -37,13 +38,14 @@ class File(NamedTuple):
 def files_below(root: Path, suffixes: Sequence[str]) -> list[File]:
     """The files with one of the lower-case `suffixes`, in the order of their paths; the key is the stem.
 
-    Hidden files and folders are left out. Links to folders are followed, each folder is visited once.
+    Hidden files and folders are left out, and what an interrupted convert wrote. Links to folders are followed, each
+    folder is visited once.
     """
     found, visited = [], set()
     for folder, names, file_names in os.walk(root, followlinks=True):
         names[:] = sorted(name for name in names if not name.startswith(".") and name not in SKIPPED_FOLDERS)
         real = os.path.realpath(folder)
-        if real in visited:
+        if real in visited or MARKER in file_names:
             names.clear()
             continue
         visited.add(real)
@@ -164,7 +166,7 @@ def ids_of(images: Sequence[File]) -> tuple[list[str], list[str]]:
     Two images with one key in a folder are a problem.
     """
     counts = Counter(image.key for image in images)
-    ids = [image.key if counts[image.key] == 1 else "_".join((*image.folder, image.key)) for image in images]
+    ids = [image.key if counts[image.key] == 1 else "_".join((*image.place, image.key)) for image in images]
     first, problems = {}, []
     for image_id, image in zip(ids, images, strict=True):
         if (other := first.setdefault(image_id, image)) is not image:

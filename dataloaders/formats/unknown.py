@@ -12,7 +12,8 @@ from dataloaders.checks.mend import value_flags
 from dataloaders.formats.classes import TRANSPARENT, ClassList, color_of
 from dataloaders.formats.source import Item, Reading
 
-MIN_EDGE_COLORS = 10
+# Of anti-aliased edges: many colors, each of few pixels. Colors of missing classes are few and have many
+MIN_EDGE_COLORS, MAX_EDGE_SHARE = 10, 0.03
 MAX_DISTANCE = 12  # of a color from the line between two class colors, 0..255: rounding, and JPEG's noise
 
 
@@ -84,7 +85,8 @@ def fix(
     if classes.has_colors:
         if is_gray and max(totals) <= color_code_of_gray(len(classes.names)):
             return "the masks hold class numbers, so give a FILE without colors"
-        if are_between(ranked, [code for code in known if code in totals]):
+        is_rare = totals[ranked[0]] <= MAX_EDGE_SHARE * sum(totals.values())
+        if is_rare and are_between(ranked, [code for code in known if code in totals]):
             return (
                 "most lie between two class colors, as at anti-aliased edges: give --unknown nearest to take the "
                 "nearest class, or --unknown ignore"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dataloaders.formats.match import MARKER
 from dataloaders.formats.pixels import replace_codes
 from dataloaders.formats.reading import as_stored
 from dataloaders.formats.source import Item, Source
@@ -14,7 +15,6 @@ from utils.palettes import palette_image
 from utils.progress import progress
 
 LINKS = ("hard", "symbolic")
-MARKER = ".unfinished-convert"  # says that the folder is ours to remove
 FIX = "free space, or give another --out"
 
 
