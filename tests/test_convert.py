@@ -431,7 +431,7 @@ def random_presence(seed: int, count: int = 60) -> tuple[list[str], np.ndarray]:
     return [f"image{n}" for n in range(count)], presence
 
 
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.8])
 def test_split_is_stratified_exact_and_independent_of_the_order(share):
     for seed in range(20):
         ids, presence = random_presence(seed)
