@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import error_line, in_process, log, said
+from running import Killed, error_line, in_process, log, said
 from sample_data import write_network, write_voc
 
 import evaluate
 import predict
+from benchmarks.kill_resume import content, differences
 from modeling import Architecture, publish
 from modeling import weights as weights_command
 from modeling.backbone import BACKBONES
@@ -26,6 +27,7 @@ from predict import Segmenter
 from utils.errors import UserError
 from utils.run import files
 from utils.run.checkpoint import read_checkpoint, write_checkpoint
+from utils.run.environment import command_line
 from utils.run.weights_file import to_safetensors
 
 CLASSES = ("ground", "wall | fence", "sky")
@@ -179,6 +181,41 @@ def test_the_card_tells_data_recipe_command_commit_and_scores(finished, tmp_path
     for path in out.iterdir():  # nothing of this machine is in what strangers download
         data = path.read_bytes()
         assert str(root.parent).encode() not in data and str(folder.parent).encode() not in data, path
+
+
+def test_a_kill_between_the_two_best_files_costs_neither(folder_root, tmp_path, monkeypatch):
+    data = ["--dataset", "folder", "--data-root", str(folder_root), "--epochs", "2"]
+    _, whole = in_process(data, tmp_path / "whole")
+    replace = files.os.replace
+
+    def die_before_the_best_checkpoint(source, target) -> None:
+        if Path(target).name == "model_best.pth.tar":
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(files.os, "replace", die_before_the_best_checkpoint)
+        in_process(data, tmp_path / "killed")
+    (folder,) = (tmp_path / "killed/folder/x").iterdir()
+    assert (folder / "model_best.safetensors").exists() and not (folder / "model_best.pth.tar").exists()
+    assert in_process(data, tmp_path / "killed", "--resume", "auto")[0] == 0
+    assert differences(content(whole), content(folder)) == []
+    best, weights = (read_checkpoint(folder / f"model_best.{ending}") for ending in ("pth.tar", "safetensors"))
+    assert best["step"] == weights["step"] and differences(best["state_dict"], weights["state_dict"]) == []
+
+
+def test_a_run_keeps_the_commands_that_made_it(folder_root, tmp_path, monkeypatch):
+    data = ["--dataset", "folder", "--data-root", str(folder_root), "--no-val"]
+    in_process(data, tmp_path, "--max-steps", "1")
+    in_process(data, tmp_path, "--resume", "auto", "--max-steps", "2")
+    _, folder = in_process(data, tmp_path, "--resume", "auto", "--max-steps", "2")  # requeued: it is finished
+    first, second = read_checkpoint(folder / "checkpoint.pth.tar")["config"]["commands"]
+    assert first.startswith("python train.py --backbone mobilenet") and first.endswith("--max-steps 1")
+    assert second.endswith("--resume auto --max-steps 2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    command = command_line("train.py", ["--data-root", "my data"])
+    assert command == "torchrun --nnodes 2 --nproc-per-node 4 train.py --data-root 'my data'"
 
 
 def test_folders_of_the_machine_are_left_out_and_other_paths_shortened():

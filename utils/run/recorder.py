@@ -89,8 +89,9 @@ class Recorder:
             self.folder.writer.replace(self.folder.checkpoint, to_bytes(content))
             return
         content["scores"] = self.scores
-        self.folder.writer.replace(self.folder.best, to_bytes(content))
+        # In this order: a run that is resumed from the best checkpoint does not write the weights again
         self.folder.writer.replace(self.folder.best_weights, to_safetensors(content))
+        self.folder.writer.replace(self.folder.best, to_bytes(content))
 
     def close(self, step: int) -> None:
         """Raise RunFailed if files of the run still cannot be written."""
