@@ -1,5 +1,6 @@
 """hubconf.py through torch.hub, and the commands, from folders that have packages named as ours."""
 
+import io
 import os
 import shutil
 import sys
@@ -121,6 +122,22 @@ def test_a_script_elsewhere_with_packages_of_our_names(folder_network, folder_ro
     complete([sys.executable, "script.py", str(ROOT), str(other), str(folder_network), str(image)], cwd=elsewhere)
     labels = np.asarray(Image.open(elsewhere / "labels.png"))
     assert np.array_equal(labels, Segmenter(folder_network, "cpu")(image).labels)
+
+
+def test_a_notebook_elsewhere_shows_a_labeled_image(folder_network, folder_root, elsewhere, monkeypatch):
+    pytest.importorskip("IPython")
+    from IPython.core.interactiveshell import InteractiveShell
+
+    monkeypatch.chdir(elsewhere)
+    shell = InteractiveShell()
+    image = folder_root / "JPEGImages/v.0.jpg"
+    shell.user_ns |= {"clone": str(ROOT), "checkpoint": str(folder_network), "image": str(image)}
+    shell.run_cell(
+        "import torch\nsegmenter = torch.hub.load(clone, 'segmenter', checkpoint=checkpoint, source='local')"
+    ).raise_error()
+    shown, _ = shell.display_formatter.format(shell.run_cell("segmenter(image)").result)
+    expected = Segmenter(folder_network)(image).overlay()
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(shown["image/png"]))), np.asarray(expected))
 
 
 def test_commands_run_from_a_folder_with_packages_of_our_names(folder_network, folder_root, elsewhere):
