@@ -35,7 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=positive, default=1.0, help="factor on MobileNet's channels (default: 1)")
     parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 low-level channels")
     parser.add_argument("--partial-weights", action="store_true", help="accept weights that do not fill the network")
-    parser.add_argument("--out", metavar="FILE", required=True, help="where to write the checkpoint")
+    parser.add_argument("--out", metavar="FILE", required=True, help="where to write the checkpoint; "
+        "x.safetensors: in that format")  # fmt: skip
     return parser
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from utils.errors import RunFailed, UserError
 from utils.run.files import write_atomically
-from utils.run.weights_file import read_safetensors
+from utils.run.weights_file import read_safetensors, to_safetensors
 
 # Allowed besides tensors and plain values: the released files of jfzhang95 hold NumPy scalars
 NUMPY_SCALARS = [
@@ -162,8 +162,11 @@ def check_entries(content: dict, path: Path) -> None:
 
 
 def write_checkpoint(path: Path, content: dict) -> None:
-    """Write `content` to `path`; the old file stays until the new one is complete on disk. Raises OSError."""
-    write_atomically(path, to_bytes(content))
+    """Write `content` to `path`; the old file stays until the new one is complete on disk. Raises OSError.
+
+    A file named .safetensors gets the weights and their description alone.
+    """
+    write_atomically(path, to_safetensors(content) if path.suffix == ".safetensors" else to_bytes(content))
 
 
 def to_bytes(content: dict) -> memoryview:
