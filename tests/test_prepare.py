@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -348,6 +349,36 @@ def test_an_interrupted_unpacking_keeps_complete_files(voc_root, sbd_root, tmp_p
     assert len(written) == len(names) and sorted(written) == sorted(names)  # each was written once
     assert not list((tmp_path / "data").rglob("*.part"))
     assert (tmp_path / "data/VOCdevkit/VOC2012/Annotations/t0.xml").read_bytes() == b"<x/>"
+
+
+@pytest.mark.parametrize("name", ["context", "camvid"])
+def test_an_interrupted_conversion_finishes(name, tmp_path, monkeypatch):
+    random_numbers = np.random.default_rng(10)
+    ids = [f"2008_{number:06d}" for number in range(6)]
+    if name == "context":
+        labels = {image_id: random_numbers.choice(CATEGORIES, (9, 8)).astype(np.uint16) for image_id in ids}
+        archives = context_archives(labels, dict(zip(ids, ["train", "val"] * 3, strict=True)))
+    else:
+        labels = {image_id: random_numbers.integers(0, 12, (9, 8), dtype=np.uint8) for image_id in ids}
+        archives = camvid_archives({"train": labels, "val": {}, "test": {}})
+    given = store(archives, tmp_path / "given")
+    flags = (name, "--archives", given, "--no-verify", "--root")
+    assert run(*flags, tmp_path / "expected") == 0
+    module = importlib.import_module(f"dataloaders.archives.{name}")
+    draw, drawn = module.palette_image, []
+
+    def stop_at_the_fourth(*values):
+        drawn.append(0)
+        if len(drawn) == 4:
+            raise KeyboardInterrupt
+        return draw(*values)
+
+    monkeypatch.setattr(module, "palette_image", stop_at_the_fourth)
+    assert run(*flags, tmp_path / "data") == 130
+    for path in (tmp_path / "data").rglob("*.part"):
+        (path / "unfinished").write_bytes(b"x")  # as a kill leaves a file
+    assert run(*flags, tmp_path / "data") == 0
+    assert tree(tmp_path / "data") == tree(tmp_path / "expected") and len(drawn) == (7 if name == "context" else 10)
 
 
 class Bad(NamedTuple):

@@ -22,6 +22,7 @@ def convert(archive: Path, inner: str, folder: Path) -> None:
     """Unpack <split>/*.png and <split>annot/*.png, and make VOC's layout and classes.txt of them."""
     raw, lists = folder / "unpacked", folder / "ImageSets" / "Segmentation"
     unpack(archive, inner, raw)
+    clear(folder, but=raw)
     for path in (folder / "JPEGImages", folder / "SegmentationClass", lists):
         make_folder(path)
     with writing(folder, FIX):
@@ -30,6 +31,16 @@ def convert(archive: Path, inner: str, folder: Path) -> None:
             write_atomically(lists / f"{split}.txt", "".join(f"{image_id}\n" for image_id in ids).encode())
         write_atomically(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES).encode())
         shutil.rmtree(raw)
+
+
+def clear(folder: Path, *, but: Path) -> None:
+    """Remove what an interrupted call has made of `but`."""
+    with writing(folder, FIX):
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink()
+            elif path != but:
+                shutil.rmtree(path)
 
 
 def convert_pair(image: Path, labels: Path, folder: Path) -> str:

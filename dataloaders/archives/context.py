@@ -11,7 +11,7 @@ from dataloaders.checks.annotations import outline_problem
 from utils.errors import UserError, writing
 from utils.palettes import palette_image, voc_palette
 from utils.progress import progress
-from utils.run.files import write_atomically
+from utils.run.files import clear_parts, write_atomically
 
 # Of the 459 categories (alphabetical, from 1) the 59 that are scored; their order is the order of the classes, from 1
 CATEGORIES = (
@@ -34,6 +34,7 @@ def convert(annotations: Path, _inner: str, folder: Path) -> None:
     lists = folder.parent / "ImageSets" / "SegmentationContext"
     make_folder(lists)
     with writing(folder, FIX):
+        clear_parts(lists)
         for image in progress(annotations.name, 0, len(images), iterable=images, unit="image"):
             path = folder / f"{stem(annotations, image)}.png"
             if not path.is_file():
