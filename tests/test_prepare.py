@@ -11,6 +11,7 @@ import random
 import shutil
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ from sample_archives import (
 )
 from sample_data import write_voc
 from serving import Server, serving
+from tqdm import tqdm
 
 import mypath
 from dataloaders import build_dataset, prepare
@@ -251,6 +253,7 @@ def in_fork(action: Callable[[], int]) -> multiprocessing.Process:
     """A process that begins at once, as nothing is imported again. Its output is dropped."""
 
     def call() -> None:
+        tqdm.set_lock(threading.RLock())  # the one of before is shared: a killed process would keep it locked
         with open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
             os._exit(action())
 
@@ -299,7 +302,7 @@ def test_killed_at_any_moment_and_started_again_it_finishes(kills, server, tmp_p
         process.kill()
         process.join()
     process = start()
-    process.join()
+    process.join(60)
     assert process.exitcode == 0
     assert tree(Path("datasets")) == tree(tmp_path / "expected")
     if isinstance(kills, list):  # a download goes on where it was, and nothing is downloaded that is complete
@@ -313,7 +316,7 @@ def test_two_at_once_wait_for_each_other(server, tmp_path):
     server.pause = 0.01
     processes = [in_fork(lambda: run("pascal", "--no-verify")) for _ in range(2)]
     for process in processes:
-        process.join()
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     assert sorted(server.paths) == [f"mirror/{VOC_TAR}", f"mirror/{SBD_TGZ}"]
     assert len(build_dataset("pascal", "train", use_sbd=True)) == 39
