@@ -5,8 +5,11 @@ python predict.py --checkpoint model_best.pth.tar --video clip.mp4 --out overlay
 """
 
 import argparse
+import contextlib
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
@@ -23,6 +26,8 @@ from utils.flags import DefaultsFormatter, Parser, parse, positive_int, run_comm
 from utils.image_files import FLAG_HINTS, FoundImages, find_images
 from utils.label_files import name_outputs, outputs, score_image, write_images
 from utils.progress import progress
+from utils.run.signals import setup_signals
+from utils.video import Frame, VideoFile, VideoWriter, Webcam, open_video
 
 __all__ = ["Segmentation", "Segmenter", "main", "name_outputs", "outputs", "to_rgb_image"]
 
@@ -53,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="predict.py", description="Label images.", formatter_class=DefaultsFormatter)
     add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE|FOLDER|GLOB", help="what to label")
+    add("images", nargs="*", metavar="IMAGE|FOLDER|GLOB", help="what to label")
+    add("--video", metavar="FILE|N", help="label a video or webcam N instead; --out is the file of the overlay video")
     add("--recursive", action="store_true", help="also folders below a FOLDER, written to the same folders in --out")
-    add("--out", metavar="DIR", required=True, help="for <name>.png and <name>_overlay.png")
+    add("--out", metavar="DIR|FILE", required=True, help="for <name>.png and <name>_overlay.png; FILE.mp4 of a video")
     add("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
     add("--batch-size", type=positive_int, default=1, metavar="N", help="images of equal size computed together")
     add_source_flags(parser)
@@ -68,11 +74,49 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def predict(args: argparse.Namespace, given: set[str]) -> int:
+    if args.video is not None:
+        return predict_video(args, given)
+    if not args.images:
+        raise UserError("nothing to label: give images, folders, or --video")
     found = find_images(args.images, recursive=args.recursive)
     targets = name_outputs(found.files, Path(args.out))
     segmenter = build_segmenter(args, given)
     failed = label_images(segmenter, targets, workers=args.workers)
     return report(found, failed, args.out)
+
+
+def predict_video(args: argparse.Namespace, given: set[str]) -> int:
+    """Ctrl-C and SIGTERM end the video with the frames so far."""
+    if args.images or args.scores or args.recursive:
+        raise UserError("images, --scores and --recursive do not belong to --video: leave them out")
+    out = Path(args.out).expanduser()
+    if Path(args.video).resolve() == out.resolve():
+        raise UserError(f"{out} is the video to label and would be overwritten: give another --out")
+    with contextlib.closing(open_video(args.video)) as video, setup_signals():
+        writer = VideoWriter(out, rate=video.rate, clock=video.clock, aspect=video.aspect)
+        try:
+            label_video(build_segmenter(args, given), video, writer)
+        finally:
+            writer.close()
+            print(f"{writer.num_frames} frames labeled in {out}")
+    return 0
+
+
+def label_video(segmenter: Segmenter, video: VideoFile | Webcam, writer: VideoWriter) -> None:
+    """Write the overlay of each frame. The legend keeps the classes that were seen, so that it does not flicker."""
+    times: deque[Fraction] = deque()
+    seen: set[int] = set()
+    with progress("frames", 0, video.num_frames, iterable=video, unit="frame") as bar:
+        for result in segmenter.label_all(timed(bar, times)):
+            seen.update(result.drawn_classes())
+            writer.write(result.overlay(legend=seen), times.popleft())
+
+
+def timed(frames: Iterable[Frame], times: deque[Fraction]) -> Iterator[InputImage]:
+    """The images alone; their times are added to `times`."""
+    for frame in frames:
+        times.append(frame.time)
+        yield InputImage(frame.image)
 
 
 def build_segmenter(args: argparse.Namespace, given: set[str]) -> Segmenter:

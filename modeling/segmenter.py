@@ -23,7 +23,7 @@ from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
 from utils.inference import Predictor, default_stride, require_no_gaps
 from utils.palettes import Palette, palette_image
-from utils.scoring.visualize import overlay, png
+from utils.scoring.visualize import drawn_pixels, overlay, png
 
 __all__ = ["Segmentation", "Segmenter", "to_rgb_image"]
 
@@ -49,6 +49,10 @@ class Segmentation:
         """The image with the classes' colors over it, and a legend in it: of the classes drawn, or those given."""
         pixels = np.asarray(self.image)
         return overlay(pixels, self.labels, self.classes, self.palette, opacity=opacity, named=legend)
+
+    def drawn_classes(self) -> list[int]:
+        """The numbers of the classes that the overlay draws: those in `labels`, without the background."""
+        return np.unique(self.labels[drawn_pixels(self.labels, self.classes)]).tolist()
 
     def label_image(self) -> Image.Image:
         """`labels` as a palette image."""

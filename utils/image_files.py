@@ -16,10 +16,11 @@ from utils.errors import UserError
 # What Pillow identifies but cannot decode alone, and drawings
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 HEIF_ENDINGS = (".heic", ".heif", ".hif")
+VIDEO_ENDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 FOLDER, HIDDEN, NO_ENDING = "folder", "hidden file", "extensionless file"
 # What labels them; predict.py has the flags
 HEIF_HINTS = dict.fromkeys(HEIF_ENDINGS, "pip install pillow-heif")
-FLAG_HINTS = HEIF_HINTS | {FOLDER: "--recursive"}
+FLAG_HINTS = HEIF_HINTS | {FOLDER: "--recursive"} | dict.fromkeys(VIDEO_ENDINGS, "--video")
 
 
 def image_endings() -> set[str]:

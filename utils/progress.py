@@ -8,7 +8,7 @@ from tqdm import tqdm
 from utils.distributed import is_main_process
 
 
-def progress(title: str, first: int, total: int, *, iterable=None, unit: str = "step") -> tqdm:
+def progress(title: str, first: int, total: int | None, *, iterable=None, unit: str = "step") -> tqdm:
     """A bar on the first process; a line every half minute if stderr is not a terminal.
 
     Use it in a with-block: a bar that an error leaves open is drawn again after the error's line.

@@ -82,7 +82,7 @@ def overlay(
     """
     # Not torchvision's draw_segmentation_masks: it rounds down and takes a mask for each class, so its time and memory
     # grow with their number
-    is_drawn = (label < len(classes)) & ~((label == 0) & (classes[0] == "background"))
+    is_drawn = drawn_pixels(label, classes)
     blend = np.where(is_drawn[..., None], (1 - opacity) * image + opacity * color(label, palette), image)
     # A class whose color is black or the image's own would otherwise merge with its neighbor
     blend = np.where(class_borders(label)[..., None], (blend + 255) / 2, blend)
@@ -91,6 +91,11 @@ def overlay(
         corner = corner_legend(numbers, classes, palette, canvas.size)
         canvas.paste(corner, (0, canvas.height - corner.height), corner)
     return canvas
+
+
+def drawn_pixels(label: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Where an overlay has a class's color: bool [H, W]."""
+    return (label < len(classes)) & ~((label == 0) & (classes[0] == "background"))
 
 
 def class_borders(label: np.ndarray) -> np.ndarray:
