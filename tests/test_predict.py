@@ -215,7 +215,7 @@ def test_every_format_that_pillow_decodes_is_labeled_and_the_rest_is_counted(fol
     assert f"{len(endings) + 1} images labeled" in printed
     left = next(line for line in printed.splitlines() if line.startswith(f"left out of {folder}: "))
     assert set(left.partition(": ")[2].split(", ")) == {
-        "2 .txt", "1 .pdf", "1 .mpg", "1 hidden file", "1 extensionless file", "1 folder (--recursive)",
+        "2 .txt", "1 .pdf", "1 .mpg (--video)", "1 hidden file", "1 extensionless file", "1 folder (--recursive)",
     }  # fmt: skip
     labels = np.asarray(Image.open(out / "moving.png"))
     first = Image.open(folder / "moving.gif").convert("RGB")
