@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
-from dataloaders.transforms import RandomScaleCrop, whole_image
+from dataloaders.transforms import Crop, RandomScaleCrop, whole_image
 from utils.errors import BrokenImage, UserError
 from utils.run.broken import SEPARATOR
 
@@ -31,14 +31,26 @@ class TrainDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
+        return self.load(key)[0]
+
+    def load(self, key: tuple[int, int]) -> tuple[dict, tuple[int, int]]:
+        """The sample of a key, and the (width, height) of the image that it was cropped from."""
         epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
-        if not self.skip_broken:
-            image, label = self.transform(*self.dataset.read(index), rng)
-            return {"image": image, "label": label, "id": self.dataset.ids[index]}
-        index, pair, broken = self.read_or_replace(epoch, index)
-        image, label = self.transform(*pair, rng)
-        return {"image": image, "label": label, "id": self.dataset.ids[index], "broken": SEPARATOR.join(broken)}
+        more = {}
+        if self.skip_broken:
+            index, pair, broken = self.read_or_replace(epoch, index)
+            more["broken"] = SEPARATOR.join(broken)
+        else:
+            pair = self.dataset.read(index)
+        image, label = self.transform(*pair, self.rng(key))
+        return {"image": image, "label": label, "id": self.dataset.ids[index]} | more, pair[0].size
+
+    def crop(self, key: tuple[int, int], image_size: tuple[int, int]) -> Crop:
+        """How the sample of a key was cropped from its image of `image_size` (width, height)."""
+        return self.transform.draw(image_size, self.rng(key))
+
+    def rng(self, key: tuple[int, int]) -> np.random.Generator:
+        return np.random.default_rng((self.seed, *key))
 
     def read_or_replace(self, epoch: int, index: int) -> tuple[int, tuple[Image.Image, Image.Image], list[str]]:
         """(index of the image that was read, (image, label), paths that were skipped).

@@ -43,12 +43,17 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         return (self.steps_per_epoch - self.first_step) * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        order = epoch_order(self.size, seed=self.seed, epoch=self.epoch)
         for step in range(self.first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             # Processes and accumulation divide a batch into the same micro-batches, so their sums have the same bits
             for number in range(self.rank, self.num_micro_batches, self.world_size):
                 yield [(self.epoch, int(index)) for index in batch[number :: self.num_micro_batches]]
+
+
+def epoch_order(size: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The indices of all images in the order of an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(size)
 
 
 def resolve_accumulate(accumulate: int, *, batch_size: int, num_processes: int, is_independent: bool) -> int:

@@ -1,5 +1,7 @@
 """Image and label to tensors: the random training crop, and the whole image for scoring."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,16 @@ from torch import Tensor
 from dataloaders.base import IGNORE_INDEX
 
 SCALES = (0.5, 2.0)
+
+
+class Crop(NamedTuple):
+    """`rows` and `columns` of an image, resampled to `size` (height, width), then padded and perhaps flipped."""
+
+    scale: float  # of the native size
+    rows: slice
+    columns: slice
+    size: tuple[int, int]
+    is_flipped: bool
 
 
 class RandomScaleCrop:
@@ -25,17 +37,28 @@ class RandomScaleCrop:
 
     def __call__(self, image: Image.Image, label: Image.Image, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """RGB image and its label of the same size -> (uint8 [3, h, w], uint8 [h, w]) of the crop size."""
-        native = 1.0 if self.base_size is None else self.base_size / min(image.size)
+        crop = self.draw(image.size, rng)
+        image_crop = resample(image, crop.rows, crop.columns, crop.size)
+        label_crop = resample_label(label, crop.rows, crop.columns, crop.size)
+        return self.pad_and_flip(image_crop, label_crop, crop)
+
+    def draw(self, image_size: tuple[int, int], rng: np.random.Generator) -> Crop:
+        """The crop that a call with the same `rng` makes of an image of `image_size` (width, height)."""
+        native = 1.0 if self.base_size is None else self.base_size / min(image_size)
         scale = native * rng.uniform(*SCALES)
-        rows, height = draw_window(image.height, scale, self.crop_size[0], rng)
-        columns, width = draw_window(image.width, scale, self.crop_size[1], rng)
-        image_crop = resample(image, rows, columns, (height, width))
-        label_crop = resample_label(label, rows, columns, (height, width))
-        if (height, width) != self.crop_size:
-            image_crop, label_crop = self.pad(image_crop, label_crop)
-        if rng.random() < 0.5:
-            return image_crop.flip(-1), label_crop.flip(-1)
-        return image_crop, label_crop
+        rows, height = draw_window(image_size[1], scale, self.crop_size[0], rng)
+        columns, width = draw_window(image_size[0], scale, self.crop_size[1], rng)
+        return Crop(scale, rows, columns, (height, width), is_flipped=rng.random() < 0.5)
+
+    def padding(self, crop: Crop) -> Tensor:
+        """Which pixels of a sample are padding: bool of the crop size."""
+        image, label = torch.zeros(3, *crop.size, dtype=torch.uint8), torch.zeros(crop.size, dtype=torch.uint8)
+        return self.pad_and_flip(image, label, crop)[1] == IGNORE_INDEX
+
+    def pad_and_flip(self, image: Tensor, label: Tensor, crop: Crop) -> tuple[Tensor, Tensor]:
+        if crop.size != self.crop_size:
+            image, label = self.pad(image, label)
+        return (image.flip(-1), label.flip(-1)) if crop.is_flipped else (image, label)
 
     def pad(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         height, width = label.shape

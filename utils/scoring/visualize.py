@@ -12,6 +12,7 @@ from utils.palettes import Palette
 
 GAP = 6  # pixels between the images of a grid
 GRID_FONT_SIZE = 13  # pixels
+Color = tuple[int, int, int]  # RGB, 0..255
 WHITE, GRAY, BLACK = (255, 255, 255), (128, 128, 128), (0, 0, 0)
 
 
@@ -21,6 +22,25 @@ class Example(NamedTuple):
     image: np.ndarray
     label: np.ndarray | None
     prediction: np.ndarray
+
+
+class Hatch(NamedTuple):
+    """Diagonal stripes in two colors, each `stripe` pixels wide, rising to the right or falling."""
+
+    stripe: int
+    is_rising: bool
+    dark: Color
+    light: Color
+
+    def is_dark(self, height: int, width: int) -> np.ndarray:
+        """bool [height, width]"""
+        y, x = np.ogrid[:height, :width]
+        return (x + y if self.is_rising else x - y) // self.stripe % 2 == 0
+
+    def draw(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`image` uint8 [H, W, 3], hatched where `mask` bool [H, W] is set."""
+        stripes = np.where(self.is_dark(*mask.shape)[..., None], self.dark, self.light)
+        return np.where(mask[..., None], stripes, image).astype(np.uint8)
 
 
 def color(label: np.ndarray, palette: Palette) -> np.ndarray:
@@ -52,10 +72,17 @@ def grid(examples: Sequence[Example], classes: Sequence[str], palette: Palette, 
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     body = np.concatenate([part for row in rows for part in (row, gap)])
     seen = np.unique(np.concatenate([part.ravel() for _, *parts in examples for part in parts if part is not None]))
-    footer = legend([number for number in seen if number < len(classes)], classes, palette, body.shape[1])
-    canvas = Image.new("RGB", (body.shape[1], body.shape[0] + footer.height), WHITE)
-    canvas.paste(Image.fromarray(body), (0, 0))
-    canvas.paste(footer, (0, body.shape[0]))
+    entries = [(classes[number], palette[number]) for number in seen if number < len(classes)]
+    return stack([Image.fromarray(body), legend(entries, body.shape[1])])
+
+
+def stack(images: Sequence[Image.Image]) -> Image.Image:
+    """One above the other, on white."""
+    canvas = Image.new("RGB", (max(image.width for image in images), sum(image.height for image in images)), WHITE)
+    y = 0
+    for image in images:
+        canvas.paste(image, (0, y))
+        y += image.height
     return canvas
 
 
@@ -80,13 +107,8 @@ def overlay(
     A legend in the lower left corner names the classes drawn, or those `named`. A first class named background is not
     drawn. `opacity` 0..1 is that of the colors.
     """
-    # Not torchvision's draw_segmentation_masks: it rounds down and takes a mask for each class, so its time and memory
-    # grow with their number
     is_drawn = drawn_pixels(label, classes)
-    blend = np.where(is_drawn[..., None], (1 - opacity) * image + opacity * color(label, palette), image)
-    # A class whose color is black or the image's own would otherwise merge with its neighbor
-    blend = np.where(class_borders(label)[..., None], (blend + 255) / 2, blend)
-    canvas = Image.fromarray(blend.round().astype(np.uint8))
+    canvas = Image.fromarray(blend(image, label, palette, is_drawn, opacity=opacity))
     if numbers := np.unique(label[is_drawn]).tolist() if named is None else sorted(named):
         corner = corner_legend(numbers, classes, palette, canvas.size)
         canvas.paste(corner, (0, canvas.height - corner.height), corner)
@@ -96,6 +118,20 @@ def overlay(
 def drawn_pixels(label: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Where an overlay has a class's color: bool [H, W]."""
     return (label < len(classes)) & ~((label == 0) & (classes[0] == "background"))
+
+
+def blend(
+    image: np.ndarray, label: np.ndarray, palette: Palette, is_drawn: np.ndarray, *, opacity: float
+) -> np.ndarray:
+    """The colors of `label` uint8 [H, W] over `image` uint8 [H, W, 3] where `is_drawn` [H, W], and lines between them.
+
+    Not torchvision's draw_segmentation_masks: it rounds down and takes a mask for each class, so its time and memory
+    grow with their number.
+    """
+    mixed = np.where(is_drawn[..., None], (1 - opacity) * image + opacity * color(label, palette), image)
+    # A class whose color is black or the image's own would otherwise merge with its neighbor
+    mixed = np.where(class_borders(label)[..., None], (mixed + 255) / 2, mixed)
+    return mixed.round().astype(np.uint8)
 
 
 def class_borders(label: np.ndarray) -> np.ndarray:
@@ -139,20 +175,20 @@ def columns(
     return image
 
 
-def legend(numbers: Sequence[int], classes: Sequence[str], palette: Palette, width: int) -> Image.Image:
-    """Swatches and names of the classes `numbers` on white, `width` wide, in as many lines as they need."""
+def legend(entries: Sequence[tuple[str, Color | Hatch]], width: int) -> Image.Image:
+    """Names with their swatches on white, `width` wide, in as many lines as they need."""
     font, line_height = ImageFont.load_default(GRID_FONT_SIZE), round(1.5 * GRID_FONT_SIZE)
     positions, x, y = [], GAP, 0
-    for number in numbers:
-        needed = entry_width(classes[number], font)
+    for name, _ in entries:
+        needed = entry_width(name, font)
         if x + needed > width and x > GAP:
             x, y = GAP, y + line_height
         positions.append((x, y + GRID_FONT_SIZE // 4))
         x += needed
     image = Image.new("RGB", (width, y + line_height + GRID_FONT_SIZE // 3), WHITE)
     draw = ImageDraw.Draw(image)
-    for number, position in zip(numbers, positions, strict=True):
-        draw_entry(draw, position, classes[number], palette[number], font, BLACK)
+    for (name, swatch), position in zip(entries, positions, strict=True):
+        draw_entry(draw, position, name, swatch, font, BLACK)
     return image
 
 
@@ -162,11 +198,16 @@ def entry_width(name: str, font: ImageFont.FreeTypeFont) -> int:
 
 
 def draw_entry(
-    draw: ImageDraw.ImageDraw, position: tuple[int, int], name: str, swatch: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont, text_color: tuple[int, int, int],
+    draw: ImageDraw.ImageDraw, position: tuple[int, int], name: str, swatch: Color | Hatch,
+    font: ImageFont.FreeTypeFont, text_color: Color,
 ) -> None:  # fmt: skip
     """Draw a swatch and a name with their upper left corner at `position` (x, y)."""
     x, y = position
     right = x + round(1.4 * font.size)
-    draw.rectangle((x, y, right, y + font.size), fill=tuple(swatch), outline=GRAY)
+    if isinstance(swatch, Hatch):
+        draw.rectangle((x, y, right, y + font.size), fill=swatch.light)
+        stripes = swatch.is_dark(round(font.size) + 1, right - x + 1)
+        draw.bitmap((x, y), Image.fromarray(stripes), fill=swatch.dark)
+    fill = None if isinstance(swatch, Hatch) else tuple(swatch)
+    draw.rectangle((x, y, right, y + font.size), fill=fill, outline=GRAY)
     draw.text((right + font.size // 2, y + font.size / 2), name, text_color, font, anchor="lm")
