@@ -17,6 +17,7 @@ from config.start import Start, find_start
 from config.train_flags import train_parser
 from dataloaders import SegmentationDataset, build_dataset, check_labels, eval_loader, start_workers, train_loader
 from dataloaders.sampler import resolve_accumulate
+from dataloaders.samples import first_batch
 from engine import Settings, Trainer
 from modeling import Architecture, DeepLab
 from modeling.batch_norm import require_two_images, sync_batch_norm
@@ -152,6 +153,8 @@ def run(trainer: Trainer, config: dict) -> int:
         return 0
     if is_main_process():
         folder.write_config(config)
+        if trainer.step == 0:
+            trainer.recorder.draw_first_batch(first_batch(trainer.train_loader))
     print_main(f"run folder {folder.path}")
     with trainer.signals:
         stopped_by = trainer.fit()

@@ -14,7 +14,11 @@ MAX_SAMPLES = 16  # of the first batch
 
 
 def first_batch(loader: DataLoader) -> list[Sample]:
-    """The first samples of the first batch of a `train_loader`, of all processes. Its workers do not notice."""
+    """At most MAX_SAMPLES of the first batch of a `train_loader`, over all processes.
+
+    They are loaded here once more, so the loader and the run's random numbers stay as they are. Raises UserError for an
+    image that cannot be read: the first step would, too.
+    """
     sampler = loader.batch_sampler
     order = epoch_order(sampler.size, seed=sampler.seed, epoch=0)
     return training_samples(loader.dataset, epoch=0, indices=order[: min(MAX_SAMPLES, sampler.batch_size)])

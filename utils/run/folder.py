@@ -14,9 +14,9 @@ CHECKPOINT, BEST, BEST_WEIGHTS = "checkpoint.pth.tar", "model_best.pth.tar", "mo
 
 
 class RunFolder:
-    """`config.json`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, the weights of the best
-    alone, TensorBoard events, `metrics.json` and `sheet.png` of the last validation, and `broken.json` if images were
-    left out.
+    """`config.json`, `first_batch.png`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, the
+    weights of the best alone, TensorBoard events, `metrics.json` and `sheet.png` of the last validation, and
+    `broken.json` if images were left out.
 
     A running training writes all but `config.json` through `writer`, so a full disk does not end it.
     """
@@ -25,6 +25,7 @@ class RunFolder:
         self.path = path
         self.checkpoint, self.best, self.best_weights = path / CHECKPOINT, path / BEST, path / BEST_WEIGHTS
         self.config, self.log = path / "config.json", path / "log.jsonl"
+        self.first_batch = path / "first_batch.png"
         self.metrics, self.sheet, self.broken = path / "metrics.json", path / "sheet.png", path / "broken.json"
         self.writer = RetryingWriter()
 

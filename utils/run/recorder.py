@@ -12,6 +12,7 @@ from utils.run.folder import RunFolder
 from utils.run.tensorboard import TensorBoardLogger, truncate_events
 from utils.run.weights_file import to_safetensors
 from utils.scoring.metrics import percent, render_metrics
+from utils.scoring.samples import Sample, sample_sheet
 from utils.scoring.visualize import Example, grid, png
 
 TENSORBOARD_INTERVAL = 10  # steps between two scalars of the training loss
@@ -44,6 +45,11 @@ class Recorder:
         self.tensorboard = TensorBoardLogger(self.folder.path, self.folder.writer)
         if self.broken.times or self.folder.broken.exists():
             self.folder.writer.replace(self.folder.broken, self.broken.render())
+
+    def draw_first_batch(self, samples: Sequence[Sample]) -> None:
+        """Draw samples of the first batch as the network gets them."""
+        sheet = sample_sheet(samples, self.classes, self.palette, title=f"first batch: {len(samples)} samples")
+        self.folder.writer.replace(self.folder.first_batch, png(sheet))
 
     def log_step(self, step: int, *, loss: float, lr: float, images_per_second: float) -> None:
         if self.tensorboard and step % TENSORBOARD_INTERVAL == 0:

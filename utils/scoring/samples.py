@@ -15,6 +15,7 @@ IGNORED = Hatch(2, False, dark=BLACK, light=WHITE)
 OPACITY = 0.7  # of the labels' colors
 SHEET_WIDTH, SHEET_HEIGHT = 1600, 1000  # pixels: it fills a desktop screen, and may be higher
 MAX_COLUMNS = 4
+MIN_WIDTH = 120  # pixels for an image: room for the text above
 FONT_SIZE = 12  # pixels
 
 
@@ -39,15 +40,19 @@ def sample_sheet(samples: Sequence[Sample], classes: Sequence[str], palette: Pal
     At least one sample.
     """
     num_columns, width = choose_columns(samples)
+    width = max(MIN_WIDTH, *(shown_size(sample.label.shape, width)[0] for sample in samples))
     cells = [draw_sample(sample, palette, width) for sample in samples]
     rows = [cells[start : start + num_columns] for start in range(0, len(cells), num_columns)]
     sheet_width = num_columns * (cells[0].width + 2 * GAP)
     body = [side_by_side(row, sheet_width) for row in rows]
-    return stack([text_line([(title, BLACK)], sheet_width), *body, legend(entries(samples, classes, palette), sheet_width)])
+    headline = text_line([(title, BLACK)], sheet_width - 2 * GAP)
+    return stack(
+        [side_by_side([headline], sheet_width), *body, legend(entries(samples, classes, palette), sheet_width)]
+    )
 
 
 def choose_columns(samples: Sequence[Sample]) -> tuple[int, int]:
-    """(number of columns, width of an image): the fewest columns with which the sheet is at most SHEET_HEIGHT high."""
+    """(number of columns, width for an image): the fewest columns with which the sheet is at most SHEET_HEIGHT high."""
     aspect = max(sample.label.shape[0] / sample.label.shape[1] for sample in samples)
     most = min(MAX_COLUMNS, len(samples))
     for num_columns in range(1, most + 1):
@@ -113,8 +118,8 @@ def text_line(parts: Sequence[tuple[str, Color]], width: int) -> Image.Image:
     while len(shown) > 4 and font.getlength(shown) + rest > width:
         shown = f"...{shown[4:]}"
     draw, x = ImageDraw.Draw(image), 0.0
-    for text, color in [(shown, color), *((f"  {text}", color) for text, color in others)]:
-        draw.text((x, image.height / 2), text, color, font, anchor="lm")
+    for text, text_color in [(shown, color), *((f"  {text}", color) for text, color in others)]:
+        draw.text((x, image.height / 2), text, text_color, font, anchor="lm")
         x += font.getlength(text)
     return image
 
@@ -122,7 +127,9 @@ def text_line(parts: Sequence[tuple[str, Color]], width: int) -> Image.Image:
 def entries(samples: Sequence[Sample], classes: Sequence[str], palette: Palette) -> list[tuple[str, Color | Hatch]]:
     """The legend: the classes that occur, ignored pixels and padding if there are any."""
     seen = np.unique(np.concatenate([sample.label.ravel() for sample in samples]))
-    found: list[tuple[str, Color | Hatch]] = [(classes[number], palette[number]) for number in seen[seen < len(classes)]]
+    found: list[tuple[str, Color | Hatch]] = [
+        (classes[number], palette[number]) for number in seen[seen < len(classes)]
+    ]
     if any(sample.ignored.any() for sample in samples):
         found.append(("ignored (255)", IGNORED))
     if any(sample.padding.any() for sample in samples):
