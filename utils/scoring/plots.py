@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from utils.palettes import Palette
 
@@ -65,40 +66,51 @@ def plot_classes(
     names = [*(f"{name}  {number}" for number, name in enumerate(classes)), "ignored  255"]
     colors = [*(np.array(color) / 255 for color in palette), "white"]
     shares = 100 * np.array([*pixels, ignored]) / max(1, sum(pixels) + ignored)
-    decades = [10.0**power for power in range(int(np.floor(np.log10(min(shares[shares > 0], default=1)))), 3)]
+    counts = np.array([*images, 0])
     num_columns = -(-len(names) // MAX_BARS)
     num_rows = -(-len(names) // num_columns)
     figure = Figure(figsize=(max(9, 6 * num_columns), 1.2 + 0.2 * max(4, num_rows)), layout="constrained")
     figure.suptitle(title)
-    pairs = figure.subplots(1, 2 * num_columns, squeeze=False).reshape(num_columns, 2)
-    for column, (left, right) in enumerate(pairs):
+    for column, (left, right) in enumerate(figure.subplots(1, 2 * num_columns).reshape(num_columns, 2)):
         part = slice(column * num_rows, (column + 1) * num_rows)
-        plot_bars(left, shares[part], colors[part], [f"{share:.2g}%" for share in shares[part]], rows=num_rows)
-        left.set(xscale="log", xlim=(decades[0] / 2, 500), xlabel="share of all pixels, %")
-        left.set_xticks(decades, labels=[f"{decade:g}" for decade in decades])
-        left.set_yticks(range(len(names[part])), labels=names[part], size=8)
-        counts = np.array([*images, 0])[part]
-        plot_bars(right, counts, colors[part], [f"{count:,}" for count in counts], rows=num_rows)
-        right.set(xlim=(0, 1.15 * max(1, *images)), xlabel=f"images with the class, of {num_images:,}", yticks=[])
-        mark_absent(left, pixels[part])
+        plot_bars(left, shares[part], colors[part], [percent(share) for share in shares[part]], num_rows=num_rows)
+        name_bars(left, names[part], pixels[part])
+        scale_shares(left, shares)
+        plot_bars(right, counts[part], colors[part], [f"{count:,}" for count in counts[part]], num_rows=num_rows)
+        right.set(xlim=(0, 1.3 * max(1, *images)), xlabel=f"images, of {num_images:,}", yticks=[])
+        right.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     figure.savefig(path, dpi=DPI)
 
 
-def plot_bars(axes: Axes, values: Sequence[float], colors: Sequence, texts: Sequence[str], *, rows: int) -> None:
-    """A horizontal bar with its text for each value that is not 0, the first one at the top of `rows`."""
+def plot_bars(axes: Axes, values: Sequence[float], colors: Sequence, texts: Sequence[str], *, num_rows: int) -> None:
+    """A horizontal bar with its text for each value above 0, the first one at the top of `num_rows`."""
     bars = axes.barh(range(len(values)), values, color=colors, edgecolor="0.5", linewidth=0.6)
     axes.bar_label(bars, [text if value else "" for text, value in zip(texts, values, strict=True)], padding=3, size=7)
-    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_ylim(num_rows - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_size(9)
 
 
-def mark_absent(axes: Axes, pixels: Sequence[int]) -> None:
-    """Make the names of classes without pixels red."""
-    for name, count in zip(axes.get_yticklabels(), pixels, strict=False):
+def name_bars(axes: Axes, names: Sequence[str], pixels: Sequence[int]) -> None:
+    """Name the bars; those of classes without pixels in red. The ignored pixels may follow the last class."""
+    axes.set_yticks(range(len(names)), labels=names)
+    for row, (label, count) in enumerate(zip(axes.get_yticklabels(), pixels, strict=False)):
         if not count:
-            name.set_color("red")
-            position = (0.01, name.get_position()[1])
-            axes.text(
-                *position, "does not occur", color="red", size=7, va="center", transform=axes.get_yaxis_transform()
-            )
+            label.set_color("red")
+            place = {"va": "center", "transform": axes.get_yaxis_transform()}  # x: share of the width
+            axes.text(0.02, row, "does not occur", color="red", size=7, **place)
+
+
+def scale_shares(axes: Axes, shares: np.ndarray) -> None:
+    """A logarithmic axis from below the smallest of all `shares` (percent) to the text beside 100, with few ticks."""
+    first = int(np.floor(np.log10(min(shares[shares > 0], default=1))))
+    powers = range(2, first - 1, -max(1, (5 - first) // 4))
+    axes.set(xscale="log", xlim=(10.0**first / 2, 10.0 ** (2 + (2 - first) / 5 + 0.2)), xlabel="share of all pixels, %")
+    axes.set_xticks([10.0**power for power in powers], labels=[f"{10.0**power:g}" for power in powers])
+    axes.minorticks_off()
+
+
+def percent(share: float) -> str:
+    return f"{share:.2g}%" if share >= 0.001 else "<0.001%"
