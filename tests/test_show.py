@@ -71,13 +71,14 @@ def read(path) -> np.ndarray:
 
 
 def test_the_samples_of_the_loader_are_drawn(data, folder_root, tmp_path, capsys):
-    flags = ["--crop-size", "40", "56", "--count", "4", "--workers", "0", "--out", str(tmp_path / "s.png")]
+    flags = ["--crop-size", "40", "70", "--count", "6", "--workers", "0", "--out", str(tmp_path / "s.png")]
     assert show.main([*data, *flags, "--epoch", "3"]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "s.png"), str(tmp_path / "s_histogram.png")]
-    sheet, samples = read(tmp_path / "s.png"), samples_of(folder_root, first_keys(4, epoch=2), crop_size=(40, 56))
+    sheet, samples = read(tmp_path / "s.png"), samples_of(folder_root, first_keys(6, epoch=2), crop_size=(40, 70))
     assert all(is_drawn(sheet, image, padding) for image, _, padding in samples)
-    assert len({padding.any() for *_, padding in samples}) == 2  # with and without padding
-    assert not is_drawn(sheet, *samples_of(folder_root, first_keys(1, epoch=0), crop_size=(40, 56))[0][::2])
+    sides = {(padding[0, 0], padding[0, -1]) for *_, padding in samples}
+    assert sides == {(False, False), (False, True), (True, False)}  # without, as padded, flipped
+    assert not is_drawn(sheet, *samples_of(folder_root, first_keys(1, epoch=0), crop_size=(40, 70))[0][::2])
 
 
 def test_at_scale_1_padding_is_hatched_exactly_where_it_is(folder_root):
