@@ -54,12 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--context-background", action="store_true", help="context: the background is a class")
     add("--split", default="train", help="train: crops as in training; others: whole images")
     add("--count", type=positive_int, default=9, metavar="N", help="samples to draw")
-    add("--epoch", type=positive_int, default=1, help="draw the first samples of this epoch")
-    add("--seed", type=non_negative_int, default=1, help="of the run: it decides on images and crops")
+    add("--epoch", type=positive_int, default=1, metavar="N", help="draw the first samples of this epoch")
+    add("--seed", type=non_negative_int, default=1, metavar="N", help="of the run: it decides on images and crops")
     add("--base-size", type=positive_int, metavar="N", help="as for train.py")
     add_size_flag(parser, "--crop-size", f"as for train.py {default_help('crop_size')}")
     add("--no-histogram", action="store_true", help="only draw samples: reads no other labels")
-    add("--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read labels for the "
+    add("--workers", type=non_negative_int, default=os.cpu_count() or 1, metavar="N", help="processes that read labels for the "
         "histogram (0: this one)")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FILE.png", help="image of the samples; the histogram is beside it")
     return parser

@@ -15,7 +15,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT /
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 PACKAGES = ("benchmarks", "config", "dataloaders", "modeling", "utils")
 COMMANDS = ("train", "evaluate", "predict", "modeling.cost", "modeling.weights", "modeling.publish")
-COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert")
+COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert", "dataloaders.show")
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume")
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
