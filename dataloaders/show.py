@@ -59,8 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--base-size", type=positive_int, metavar="N", help="as for train.py")
     add_size_flag(parser, "--crop-size", f"as for train.py {default_help('crop_size')}")
     add("--no-histogram", action="store_true", help="only draw samples: reads no other labels")
-    add("--workers", type=non_negative_int, default=os.cpu_count() or 1, metavar="N", help="processes that read labels for the "
-        "histogram (0: this one)")  # fmt: skip
+    add("--workers", type=non_negative_int, default=os.cpu_count() or 1, metavar="N", help="processes that read "
+        "labels for the histogram (0: this one)")  # fmt: skip
     add("--out", type=Path, required=True, metavar="FILE.png", help="image of the samples; the histogram is beside it")
     return parser
 
