@@ -69,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     names = parser.add_argument_group("names and colors of the classes, if the weights have none")
     names.add_argument("--dataset", choices=DATASETS, help="take this dataset's (default: VOC's or Cityscapes')")
     names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
+    names.add_argument("--context-background", action="store_true", help="context: the background is a class")
     add_device_flags(parser.add_argument_group("device"))
     return parser
 
@@ -120,10 +121,12 @@ def timed(frames: Iterable[Frame], times: deque[Fraction]) -> Iterator[InputImag
 
 
 def build_segmenter(args: argparse.Namespace, given: set[str]) -> Segmenter:
+    names = None
+    if args.dataset:
+        names = class_names(args.dataset, args.data_root, context_background=args.context_background)
     loaded = load_model(
         args.checkpoint, weights_from=args.weights_from, network=network_flags(args, given),
-        out_stride=args.out_stride, names=class_names(args.dataset, args.data_root) if args.dataset else None,
-        is_partial=args.partial_weights,
+        out_stride=args.out_stride, names=names, is_partial=args.partial_weights,
     )  # fmt: skip
     how = window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
     return Segmenter(
