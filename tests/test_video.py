@@ -191,6 +191,12 @@ def test_without_the_libraries_a_line_says_what_to_install(folder_network, tmp_p
         assert wanted in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_video_among_the_images_is_named_with_its_flag(folder_network, tmp_path, capsys):
+    source = write_video(tmp_path / "clip.mp4")
+    assert predict.main(["--checkpoint", str(folder_network), "--out", str(tmp_path / "out"), str(source)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {source} is a video: give it to --video"
+
+
 def test_something_to_label_is_required(folder_network, tmp_path, capsys):
     assert predict.main(["--checkpoint", str(folder_network), "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: nothing to label: give images, folders, or --video\n"

@@ -111,6 +111,8 @@ def find_images(arguments: Sequence[str], *, recursive: bool = False) -> FoundIm
         else:
             files = [(file, Path()) for file in matching_files(path)]
             problem = f"{argument} is not an image or a folder with images, and matches no file: correct it"
+            if path.is_file() and path.suffix.lower() in VIDEO_ENDINGS:
+                files, problem = [], f"{argument} is a video: give it to `video`"
         for file, below in files:
             found.files.setdefault(file.absolute(), below)
         found.missing += [] if files else [problem]
