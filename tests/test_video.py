@@ -83,6 +83,15 @@ def test_frames_keep_their_times_and_colors(tmp_path):
         assert np.allclose(copies[-1].image.getpixel(place), color, atol=6)
 
 
+def test_times_between_those_of_the_rate_are_kept(tmp_path):
+    """As of a webcam; two frames of one tick are put one tick apart."""
+    writer = VideoWriter(tmp_path / "copy.mp4", rate=Fraction(30), clock=Fraction(1, 1000))
+    for milliseconds in (0, 10, 10, 251, 333):
+        writer.write(Image.new("RGB", (64, 48), RED), Fraction(milliseconds, 1000))
+    writer.close()
+    assert [frame.time * 1000 for frame in read_video(tmp_path / "copy.mp4")[1]] == [0, 10, 11, 251, 333]
+
+
 @pytest.mark.parametrize(("rotation", "corner"), [(90, "lower left"), (180, "lower right"), (-90, "upper right")])
 def test_a_video_of_a_phone_is_turned_upright(tmp_path, rotation, corner):
     """A display rotation of 90 turns counterclockwise: the upper left corner becomes the lower left one."""
