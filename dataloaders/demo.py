@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from dataloaders.base import SegmentationDataset
 from dataloaders.checks.layout import Report, raise_first
 from dataloaders.checks.pairs import Opener, Pair
+from utils.distinct_colors import distinct_palette
 from utils.errors import UserError
 from utils.images import open_image
-from utils.palettes import voc_palette
 
 CLASSES = ("background", "disc", "box", "triangle", "ring", "star", "bar", "dot")
 SPLITS = {"train": 480, "val": 80}  # number of images
@@ -28,7 +28,7 @@ VERSION = "1"  # part of the label digests: another drawing needs another one
 class Demo(SegmentationDataset):
     """160x120 images with eight classes. `root`, `report` and `opener` have no effect: there are no files."""
 
-    name, classes, palette = "demo", CLASSES, voc_palette(len(CLASSES))
+    name, classes, palette = "demo", CLASSES, distinct_palette(CLASSES)
     has_label_files = False
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):

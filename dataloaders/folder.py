@@ -6,10 +6,12 @@ Also `images/` and `masks/` for the folders, and the lists `train.txt` and `val.
 from pathlib import Path
 
 from dataloaders.base import IGNORE_INDEX
-from dataloaders.checks.layout import Report, hint, raise_first, read_lines, require_folder
+from dataloaders.checks.class_file import class_name_problems, parse_class_lines, read_class_lines
+from dataloaders.checks.layout import Report, hint, raise_first, require_folder
 from dataloaders.voc import VOCLayout
+from utils.distinct_colors import distinct_palette
 from utils.errors import UserError
-from utils.palettes import Palette, voc_palette
+from utils.palettes import Palette
 
 
 class Folder(VOCLayout):
@@ -20,16 +22,14 @@ class Folder(VOCLayout):
 
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         require_folder(root, "folder", "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/ and classes.txt")
-        self.classes = read_classes(root / "classes.txt", report)
-        self.palette = voc_palette(len(self.classes))
+        self.classes, self.palette = read_classes(root / "classes.txt", report)
         super().__init__(root, split, report=report)
         if len(self.classes) == 2 and self.has_labels:
             report(self.two_class_problems())
 
     @classmethod
     def class_names(cls, root: Path) -> tuple[tuple[str, ...], Palette]:
-        classes = read_classes(root / "classes.txt")
-        return classes, voc_palette(len(classes))
+        return read_classes(root / "classes.txt")
 
     def two_class_problems(self) -> list[str]:
         """A problem if all labels hold only 0 and 255: an image of two classes saved as black and white."""
@@ -50,29 +50,20 @@ class Folder(VOCLayout):
         ]
 
 
-def read_classes(path: Path, report: Report = raise_first) -> tuple[str, ...]:
-    """The class names in the order of their numbers. Raises UserError if there is no file.
+def read_classes(path: Path, report: Report = raise_first) -> tuple[tuple[str, ...], Palette]:
+    """(class names in the order of their numbers, their colors: the file's, else distinct ones).
 
-    Invalid names go to `report`. If it returns, repeated names become unique, so that labels can still be checked.
+    Raises UserError if there is no file, or for invalid colors. Invalid names go to `report`. If it returns, repeated
+    names become unique, so that labels can still be checked.
     """
     if not path.is_file():
         raise UserError(
             f"{path} is missing: write the class names, one a line, in the order of their numbers from 0"
             f"{hint(path, 'folder')}"
         )
-    names = read_lines(path)
-    while names and not names[-1]:
-        names.pop()
+    names, colors = parse_class_lines(path, read_class_lines(path))
     report(class_name_problems(path, names))
-    return tuple(name if number == names.index(name) else f"{name} ({number})" for number, name in enumerate(names))
-
-
-def class_name_problems(path: Path, names: list[str]) -> list[str]:
-    problems = []
-    if "" in names:
-        problems.append(f"{path} has a blank line {names.index('') + 1}, which shifts the class numbers: delete it")
-    repeated = sorted({name for name in names if name and names.count(name) > 1})
-    problems += [f"{path} names {name!r} twice: one line a class" for name in repeated]
-    if not 2 <= len(names) < IGNORE_INDEX:
-        problems.append(f"{path} names {len(names)} classes: 2 to {IGNORE_INDEX - 1} are possible")
-    return problems
+    palette = colors or (distinct_palette(names) if names else [])
+    return tuple(
+        name if number == names.index(name) else f"{name} ({number})" for number, name in enumerate(names)
+    ), palette

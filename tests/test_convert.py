@@ -16,7 +16,7 @@ from running import in_process, said
 from sample_data import box, run_lengths, save_label
 from test_bad_input import contains
 
-from dataloaders import build_dataset, check, convert
+from dataloaders import build_dataset, check, class_names, convert
 from dataloaders.formats.split import stratify
 from utils.palettes import voc_palette
 
@@ -258,6 +258,25 @@ def test_colors_of_rgb_rgba_and_palette_masks(tmp_path):
         assert np.array_equal(labels[str(n)], expected), n
     palette = Image.open(out / "SegmentationClass/0.png").getpalette()[:9]
     assert palette == [value for color in COLORS for value in color]
+    assert class_names("folder", str(out)) == (tuple(NAMES), COLORS)
+
+
+def test_colors_in_file_are_to_draw_with_if_values_are_given(tmp_path):
+    """A folder dataset whose classes.txt has colors, and whose values begin at 1, can be mended."""
+    root = gray_export(tmp_path / "data", shift=lambda label: label + 1)
+    (root / "names.txt").write_text(color_rows())
+    out = run(root, "--val", "0.5", "--first-id", "1")
+    labels = all_labels(out)
+    assert all(np.array_equal(labels[str(n)], blocks(n)) for n in range(6))
+    assert class_names("folder", str(out)) == (tuple(NAMES), COLORS)
+
+
+def test_colors_in_file_are_to_draw_with_for_shapes(tmp_path):
+    root = labelme_export(tmp_path / "data")
+    (root / "names.txt").write_text("_background_ 1 1 1\nfield 9 8 7\ndog 6 5 4\n")
+    out = run(root, "--images", str(root / "pictures"), "--masks", str(root / "json"),
+              "--classes", str(root / "names.txt"), "--unknown", "ignore", "--val", "0.5")  # fmt: skip
+    assert class_names("folder", str(out)) == (("background", "field", "dog"), [(1, 1, 1), (9, 8, 7), (6, 5, 4)])
 
 
 def test_anti_aliased_and_lossy_masks_with_the_nearest_color(tmp_path, capsys):
@@ -626,7 +645,8 @@ BAD = [
         all_masks(colored)),
     Bad("unknown colors", ("no class for 7 of the masks' colors: ", "200,106,7 (384 pixels in 1 masks", "and 2 more",
                            "--ignore 200,106,7"), many_colors, make=color_export),
-    Bad("class numbers with colors in FILE", ("no class for 2 of", "masks hold class numbers", "FILE without colors"),
+    Bad("class numbers with colors in FILE", ("no class for 2 of", "masks hold class numbers", "FILE without colors",
+        "--values"),
         lambda root: [write_mask(root / f"masks/{n}_mask.png", blocks(n)) for n in range(4)], make=color_export),
     Bad("transparent pixels", ("transparent (", "--ignore transparent"),
         save_over("masks/1_mask.png", np.dstack([blocks(1)] * 2)), make=gray_export),
@@ -641,7 +661,7 @@ BAD = [
         more=("--ignore", "1,2,3")),
     Bad("--values of another number", ("--values 0 255: give one value for each of the 3 classes",),
         more=("--values", "0", "255")),
-    Bad("--values for colors", ("gives colors, so --values and --first-id have no use",),
+    Bad("--values for colors", ("4 masks hold colors: ", "--first-id are for masks of values, leave them out"),
         more=("--first-id", "1"), make=color_export),
     Bad("--val of 1", ("'1' is not a number between 0 and 1",), more=("--val", "1")),
     Bad("no split", ("no split found", "--val 0.2"), more=()),

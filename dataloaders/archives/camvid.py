@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from dataloaders.archives.unpack import FIX, make_folder, unpack
+from utils.distinct_colors import distinct_palette
 from utils.errors import UserError, writing
 from utils.images import open_label
-from utils.palettes import palette_image, voc_palette
+from utils.palettes import palette_image
 from utils.run.files import write_atomically
 
 CLASSES = (
@@ -56,6 +57,6 @@ def convert_pair(image: Path, labels: Path, folder: Path) -> str:
     if label.max() > VOID:
         raise UserError(f"{label_file} holds {label.max()}, not only the classes 0 to 10 and 11: delete the archive")
     label = np.where(label == VOID, 255, label).astype(np.uint8)
-    palette_image(label, voc_palette(len(CLASSES))).save(folder / "SegmentationClass" / image.name)
+    palette_image(label, distinct_palette(CLASSES)).save(folder / "SegmentationClass" / image.name)
     image.replace(folder / "JPEGImages" / image.name)
     return image.stem

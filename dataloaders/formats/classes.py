@@ -5,15 +5,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dataloaders.checks.layout import read_lines
-from dataloaders.folder import class_name_problems
+from dataloaders.checks.class_file import (
+    NUMBERS,
+    class_name_problems,
+    parse_class_lines,
+    parse_colors,
+    read_class_lines,
+)
 from dataloaders.formats.source import raise_all
 from utils.errors import UserError
+from utils.palettes import Palette
 
 TRANSPARENT = 1 << 24  # the code of pixels that are not opaque; the colors are below it
 LABELMAP, ROBOFLOW = "labelmap.txt", "_classes.csv"
-NUMBERS = r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})"
-NAME_FIRST = re.compile(rf"(?P<name>.*[^\s,:;])[\s,:;]+{NUMBERS}$")
 
 
 class ClassList(NamedTuple):
@@ -23,6 +27,10 @@ class ClassList(NamedTuple):
     names: tuple[str, ...]
     codes: tuple[int, ...] | None = None
     has_colors: bool = False
+
+    @property
+    def colors(self) -> Palette | None:
+        return [color_of(code) for code in self.codes] if self.has_colors else None
 
 
 def color_code(red: int, green: int, blue: int) -> int:
@@ -37,9 +45,7 @@ def read_class_list(path: Path) -> ClassList:
     """Raises UserError for a file that is missing or invalid."""
     if not path.is_file():
         raise UserError(f"{path} is missing: it lists the classes from 0, one name (or `name r g b`) a line")
-    lines = read_lines(path)
-    while lines and not lines[-1]:
-        lines.pop()
+    lines = read_class_lines(path)
     if path.name == ROBOFLOW:
         found = parse_roboflow(path, lines)
     elif path.name == LABELMAP or (lines and re.match(r"#\s*label\s*:", lines[0])):
@@ -54,13 +60,8 @@ def read_class_list(path: Path) -> ClassList:
 
 def parse_lines(path: Path, lines: Sequence[str]) -> ClassList:
     """`name` or `name r g b` a line."""
-    rows = [(match["name"], match.groups()[1:]) if (match := NAME_FIRST.match(line)) else (line, ()) for line in lines]
-    without = [name for name, color in rows if not color]
-    if not without:
-        return with_colors(path, rows)
-    if len(without) < len(rows):
-        raise UserError(f"{path} gives no color for {without[0]!r}: write `name r g b` in every line, or in none")
-    return ClassList(path, tuple(name for name, _ in rows))
+    names, colors = parse_class_lines(path, lines)
+    return with_colors(path, names, colors) if colors else ClassList(path, tuple(names))
 
 
 def parse_labelmap(path: Path, lines: Sequence[str]) -> ClassList:
@@ -73,15 +74,11 @@ def parse_labelmap(path: Path, lines: Sequence[str]) -> ClassList:
         if not match:
             raise UserError(f"{path} has the line {line!r}: CVAT writes label:r,g,b:parts:actions")
         rows.append((match[1], match.groups()[1:4]))
-    return with_colors(path, rows)
+    return with_colors(path, [name for name, _ in rows], parse_colors(path, rows))
 
 
-def with_colors(path: Path, rows: Sequence[tuple[str, Sequence[str]]]) -> ClassList:
-    for name, color in rows:
-        if any(int(value) > 255 for value in color):
-            raise UserError(f"{path} gives {name!r} the color {','.join(color)}: each value is 0 to 255")
-    codes = tuple(color_code(*map(int, color)) for _, color in rows)
-    return ClassList(path, tuple(name for name, _ in rows), codes, has_colors=True)
+def with_colors(path: Path, names: Sequence[str], colors: Palette) -> ClassList:
+    return ClassList(path, tuple(names), tuple(color_code(*color) for color in colors), has_colors=True)
 
 
 def parse_roboflow(path: Path, lines: Sequence[str]) -> ClassList:

@@ -104,7 +104,7 @@ class Coco(Source):
         self.items, self.keys = items, keys
         self.class_file = str(classes.file if classes else first)
         self.table = make_table(files.used(), files.listed(), classes, source=first, ignore=ignore, unknown=unknown)
-        self.classes = self.table.classes
+        self.classes, self.colors = self.table.classes, self.table.colors
         self.objects, self.notes, problems = {}, [], []
         class_of = {category: number_of(self.table, name) for category, name in files.categories.items()}
         for path, content in files.contents.items():

@@ -48,7 +48,7 @@ class Labelme(Source):
         self.class_file = str(classes.file if classes else "the labels")
         source = next(iter(self.contents)).parent
         self.table = make_table(used, sorted(used), classes, source=source, ignore=ignore, unknown=unknown)
-        self.classes = self.table.classes
+        self.classes, self.colors = self.table.classes, self.table.colors
 
     def read_label(self, item: Item) -> tuple[Image.Image, Reading]:
         content = self.contents[item.label]

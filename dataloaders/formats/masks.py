@@ -10,12 +10,11 @@ from PIL import Image
 
 from dataloaders.base import IGNORE_INDEX
 from dataloaders.checks.layout import first_five
-from dataloaders.formats.classes import TRANSPARENT, ClassList, color_code, color_of
+from dataloaders.formats.classes import TRANSPARENT, ClassList, color_code
 from dataloaders.formats.pixels import read_codes
 from dataloaders.formats.source import Item, Reading, Source, raise_all
 from dataloaders.formats.unknown import ColorNames, Unknown, ValueNames, palette_problem, unknown_problems
 from utils.errors import UserError
-from utils.palettes import Palette
 
 POLICIES = ("nearest", "ignore", "background")  # for pixels of no class
 
@@ -35,8 +34,10 @@ class Masks(Source):
     kind = "mask"
 
     def __init__(self, items: Sequence[Item], classes: ClassList, options: MaskOptions):
+        self.classes, self.class_file, self.colors = classes.names, str(classes.file), classes.colors
+        if options.values is not None or options.first_id:
+            classes = without_colors(classes)
         self.items, self.class_list, self.options = items, classes, options
-        self.classes, self.class_file = classes.names, str(classes.file)
         self.names = ColorNames() if classes.has_colors else ValueNames()
         self.codes = class_codes(classes, options)
         self.known = dict(zip(self.codes, range(len(self.codes)), strict=True))
@@ -48,10 +49,6 @@ class Masks(Source):
         if not classes.has_colors:
             self.known.setdefault(IGNORE_INDEX, IGNORE_INDEX)
         self.notes = []
-
-    @property
-    def palette(self) -> Palette:
-        return [color_of(code) for code in self.codes] if self.class_list.has_colors else super().palette
 
     def ignored_code(self, text: str) -> int:
         """The code of a value of --ignore. Raises UserError if it is none."""
@@ -149,8 +146,7 @@ def class_codes(classes: ClassList, options: MaskOptions) -> tuple[int, ...]:
     count = len(classes.names)
     explicit = options.values is not None or options.first_id
     if explicit and classes.codes:
-        kind = "colors" if classes.has_colors else "values"
-        raise UserError(f"{classes.file} gives {kind}, so --values and --first-id have no use: leave them out")
+        raise UserError(f"{classes.file} gives values, so --values and --first-id have no use: leave them out")
     if options.values is not None:
         if len(options.values) != count or len(set(options.values)) != count:
             given = " ".join(map(str, options.values))
@@ -161,6 +157,11 @@ def class_codes(classes: ClassList, options: MaskOptions) -> tuple[int, ...]:
     return classes.codes or tuple(range(options.first_id, options.first_id + count))
 
 
+def without_colors(classes: ClassList) -> ClassList:
+    """For masks of values: the colors of the file are to be drawn with."""
+    return classes._replace(codes=None, has_colors=False) if classes.has_colors else classes
+
+
 def lossy_problem(paths: Sequence[str]) -> str:
     return (
         f"{len(paths)} masks are JPEG files: {first_five(paths)}: JPEG is lossy and changes colors at edges; export "
@@ -168,8 +169,13 @@ def lossy_problem(paths: Sequence[str]) -> str:
     )
 
 
-def colored_problem(paths: Sequence[Path], class_file: object) -> str:
-    """That `paths` are masks of colors, with those of the first one."""
+def colored_problem(paths: Sequence[Path], class_file: object, *, has_colors: bool) -> str:
+    """That `paths` are masks of colors, with those of the first one, where masks of values are expected."""
+    if has_colors:
+        return (
+            f"{len(paths)} masks hold colors: {first_five(paths)}: --values and --first-id are for masks of values, "
+            "leave them out"
+        )
     counts = read_codes(paths[0], as_colors=True)[1].counts
     colors = sorted(counts, key=lambda code: -counts[code])
     return (

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataloaders.base import IGNORE_INDEX
+from dataloaders.checks.class_file import class_name_problems
 from dataloaders.checks.layout import first_five
-from dataloaders.folder import class_name_problems
 from dataloaders.formats.classes import ClassList
 from dataloaders.formats.source import raise_all
 from utils.errors import UserError
+from utils.palettes import Palette
 
 BACKGROUND = "background"
 BACKGROUND_NAMES = (BACKGROUND, "_background_")  # the second one is labelme's
@@ -17,11 +18,12 @@ IGNORED_NAME = "__ignore__"  # labelme's
 
 
 class NameTable(NamedTuple):
-    """`numbers`: the class of each name, 255 to ignore it, None for names that are not drawn."""
+    """`numbers`: the class of each name, 255 to ignore it, None for names that are not drawn. `colors`: the file's."""
 
     classes: tuple[str, ...]
     numbers: dict[str, int | None]
     fill: int  # of pixels without an object
+    colors: Palette | None
 
 
 def make_table(
@@ -38,8 +40,11 @@ def make_table(
         raise UserError(f"--ignore {bad[0]}: {source} has no such name; it has {first_five(list(used))}")
     ignored, has_background = {*ignore, IGNORED_NAME}, not {*ignore} & {*BACKGROUND_NAMES}
     names = list(classes.names if classes else dict.fromkeys([*[BACKGROUND] * has_background, *listed]))
-    names = [BACKGROUND if name in BACKGROUND_NAMES else name for name in names]
-    names = [name for name in dict.fromkeys(names) if name not in ignored and (has_background or name != BACKGROUND)]
+    names = [
+        name
+        for name in dict.fromkeys(map(plain_name, names))
+        if name not in ignored and (has_background or name != BACKGROUND)
+    ]
     if has_background and names[:1] != [BACKGROUND]:
         raise UserError(
             f"{classes.file if classes else source} has no {BACKGROUND} as class 0, for pixels without an object: "
@@ -52,7 +57,19 @@ def make_table(
     rest = {name: count for name, count in used.items() if name not in numbers}
     if rest and not unknown:
         raise UserError(unknown_names(rest, classes, source))
-    return NameTable(tuple(names), numbers | dict.fromkeys(rest, IGNORE_INDEX if unknown == "ignore" else None), fill)
+    numbers |= dict.fromkeys(rest, IGNORE_INDEX if unknown == "ignore" else None)
+    return NameTable(tuple(names), numbers, fill, colors_of(names, classes))
+
+
+def colors_of(names: Sequence[str], classes: ClassList | None) -> Palette | None:
+    if not classes or not classes.has_colors:
+        return None
+    colors = dict(zip(map(plain_name, classes.names), classes.colors, strict=True))
+    return [colors[name] for name in names]
+
+
+def plain_name(name: str) -> str:
+    return BACKGROUND if name in BACKGROUND_NAMES else name
 
 
 def unknown_names(rest: Mapping[str, int], classes: ClassList, source: Path) -> str:

@@ -38,7 +38,7 @@ def read_all(source: Source) -> list[Reading]:
         for item, reading in zip(source.items, readings, strict=True)
         if any(isinstance(problem, ColoredMask) for problem in reading.problems)
     ]
-    problems = [colored_problem(colored, source.class_file)] if colored else []
+    problems = [colored_problem(colored, source.class_file, has_colors=source.colors is not None)] if colored else []
     others = [problem for reading in readings for problem in reading.problems if not isinstance(problem, ColoredMask)]
     raise_all(problems + others)
     return readings

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.base import IGNORE_INDEX
+from utils.distinct_colors import distinct_palette
 from utils.errors import UserError
-from utils.palettes import Palette, voc_palette
+from utils.palettes import Palette
 
 MAX_PRINTED = 50  # problems
 
@@ -43,11 +44,12 @@ class Source:
     class_file: str  # where the classes come from, for messages
     notes: Sequence[str] = ()
     kind: str  # of annotation, for messages
+    colors: Palette | None = None  # that the class file gives
     is_upright = False  # whether annotations belong to the image as its EXIF orientation shows it
 
     @property
     def palette(self) -> Palette:
-        return voc_palette(len(self.classes))
+        return self.colors or distinct_palette(self.classes)
 
     def read_label(self, item: Item) -> tuple[Image.Image, Reading]:
         """(codes as image of mode L, LA, RGB or RGBA, their counts). Raises UserError."""

@@ -84,7 +84,7 @@ def fix(
         return "give --ignore transparent if these pixels are to be ignored"
     if classes.has_colors:
         if is_gray and max(totals) <= color_code_of_gray(len(classes.names)):
-            return "the masks hold class numbers, so give a FILE without colors"
+            return "the masks hold class numbers: give a FILE without colors, or --values with the number of each class"
         is_rare = totals[ranked[0]] <= MAX_EDGE_SHARE * sum(totals.values())
         if is_rare and are_between(ranked, [code for code in known if code in totals]):
             return (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dataloaders.checks.class_file import render_class_lines
 from dataloaders.formats.match import MARKER
 from dataloaders.formats.pixels import replace_codes
 from dataloaders.formats.reading import as_stored
@@ -44,7 +45,8 @@ def write_dataset(
         for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (part / folder).mkdir(parents=True)
             (part / MARKER).touch()
-        (part / "classes.txt").write_text("".join(f"{name}\n" for name in source.classes), encoding="utf-8")
+        lines = render_class_lines(source.classes, source.palette, with_colors=source.colors is not None)
+        (part / "classes.txt").write_text(lines, encoding="utf-8")
         for split, ids in splits.items():
             lines = "".join(f"{image_id}\n" for image_id in ids)
             (part / f"ImageSets/Segmentation/{split}.txt").write_text(lines, encoding="utf-8")
