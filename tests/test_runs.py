@@ -104,8 +104,8 @@ def test_events_are_truncated_to_the_step(tmp_path):
 
 
 def test_a_resumed_recorder_truncates_its_files_to_the_checkpoint(tmp_path):
-    def recorder() -> Recorder:
-        return Recorder(RunFolder(tmp_path), classes=("a", "b"), palette=[(0, 0, 0)] * 2, extra={})
+    def recorder(color: int = 0) -> Recorder:
+        return Recorder(RunFolder(tmp_path), classes=("a", "b"), palette=[(color, 0, 0)] * 2, extra={})
 
     first, values = recorder(), {"loss": 1.0, "lr": 0.1, "images_per_second": 5.0}
     first.open(0, 0, 0)
@@ -114,10 +114,13 @@ def test_a_resumed_recorder_truncates_its_files_to_the_checkpoint(tmp_path):
     first.add_broken(["x.jpg"])
     first.save(lambda: {"step": 10})
     first.add_broken(["x.jpg", "y.jpg"])
-    resumed = recorder()
+    resumed = recorder(7)
     resumed.restore(read_checkpoint(tmp_path / "checkpoint.pth.tar"))
     resumed.open(0, 10, 0)
     assert json.loads((tmp_path / "broken.json").read_text()) == {"files": 1, "times": {"x.jpg": 1}}
+    assert resumed.palette == [(0, 0, 0)] * 2
+    resumed.save(lambda: {"step": 20})
+    assert read_checkpoint(tmp_path / "checkpoint.pth.tar")["palette"] == [[0, 0, 0]] * 2
     steps = {step for step, _, _ in scalars(tmp_path)}
     resumed.log_step(20, **values)
     assert steps == {10} and {step for step, _, _ in scalars(tmp_path)} == {10, 20}

@@ -32,8 +32,11 @@ class Recorder:
         self.tensorboard: TensorBoardLogger | None = None
 
     def restore(self, state: Mapping) -> None:
-        """Continue what the checkpoint `state` counted."""
+        """Continue what the checkpoint `state` counted, in its colors."""
         self.broken = BrokenFiles(state.get("broken", {}))
+        if "palette" in state:
+            self.palette = [tuple(color) for color in state["palette"]]
+            self.extra["palette"] = state["palette"]
 
     def open(self, epoch: int, step: int, last_logged_step: int) -> None:
         """Truncate log and events to the position of the checkpoint. Raises UserError if they cannot be written."""

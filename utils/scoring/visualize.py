@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.distinct_colors import has_background
 from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette
 
@@ -117,7 +118,7 @@ def overlay(
 
 def drawn_pixels(label: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Where an overlay has a class's color: bool [H, W]."""
-    return (label < len(classes)) & ~((label == 0) & (classes[0] == "background"))
+    return (label < len(classes)) & ~((label == 0) & has_background(classes))
 
 
 def blend(
