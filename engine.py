@@ -23,6 +23,7 @@ from utils.run.broken import broken_files
 from utils.run.checkpoint import require_finite
 from utils.run.recorder import Recorder
 from utils.run.signals import InterruptibleLoader, StopRequest, StopSignals
+from utils.scoring.gallery import Gallery
 from utils.scoring.loop import score
 from utils.seeding import seed_everything
 
@@ -52,7 +53,7 @@ class Settings:
     ema_decay: float = 0.0
     channels_last: bool = False
     compile: bool = False
-    num_examples: int = 4  # images of a validation to draw
+    example_ids: Sequence[str] = ()  # the validation images to draw
 
 
 @dataclass(frozen=True)
@@ -275,9 +276,10 @@ class Trainer:
         model = self.ema.module if self.ema is not None else self.model
         sync_buffers(model)
         batches = InterruptibleLoader(self.val_loader, self.signals)
-        confusion, examples = score(
+        gallery = Gallery(len(self.classes), self.settings.example_ids)
+        confusion = score(
             Predictor(model, self.device, amp=self.settings.amp), batches, num_classes=len(self.classes),
-            device=self.device, num_examples=self.settings.num_examples,
+            device=self.device, observers=[gallery],
         )  # fmt: skip
         own = [batches.interrupted, len(batches.broken), *self.signals.pop_flags()]
         num_interrupted, num_broken, *flags = AllSums(own, device=self.device).read()
@@ -287,7 +289,9 @@ class Trainer:
         if num_broken:
             self.recorder.add_broken(gather_flat(batches.broken))
         self.scores = confusion.scores(self.classes)
-        self.recorder.log_validation(self.scores, examples, step=self.step, out_stride=model.output_stride)
+        self.recorder.log_validation(
+            self.scores, confusion.counts.cpu(), gallery, step=self.step, out_stride=model.output_stride
+        )
         return self.scores
 
     def is_save_due(self) -> bool:

@@ -20,12 +20,11 @@ from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
 from utils.inference import Predictor
 from utils.scoring.boundaries import BoundaryIoU, Trimap
+from utils.scoring.gallery import NUM_EXAMPLES, Gallery, evenly_spaced
 from utils.scoring.loop import score
 from utils.scoring.metrics import ConfusionMatrix
-from utils.scoring.per_image import PerImage
 from utils.scoring.report import print_scores, write_results
 from utils.scoring.submission import Submission
-from utils.scoring.visualize import Example
 
 PROTOCOLS = ("whole", "center-crop", "slide")
 
@@ -81,12 +80,11 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
         start_workers(loader)
         connect(device)
         observers = make_observers(args, dataset)
-        confusion, examples = score(
-            predictor, loader, num_classes=len(dataset.classes), device=device, num_examples=4,
-            observers=list(observers.values()),
-        )  # fmt: skip
+        confusion = score(
+            predictor, loader, num_classes=len(dataset.classes), device=device, observers=list(observers.values())
+        )
         if is_main_process():
-            report(args, how, dataset, confusion, examples, observers)
+            report(args, how, dataset, confusion, observers)
     return 0
 
 
@@ -125,12 +123,11 @@ def describe(args: argparse.Namespace, loaded: LoadedModel, dataset: Segmentatio
 
 def make_observers(args: argparse.Namespace, dataset: SegmentationDataset) -> dict:
     num_classes = len(dataset.classes)
-    observers = {}
+    observers = {"gallery": Gallery(num_classes, evenly_spaced(dataset.ids, NUM_EXAMPLES))}
     if args.save_predictions:
         observers["submission"] = Submission(Path(args.save_predictions), dataset.submission)
     if not dataset.has_labels:
         return observers
-    observers["per_image"] = PerImage(num_classes)
     if args.trimap:
         has_void = dataset.has_void_border
         has_void = dataset.labels_hold_void() if has_void is None else has_void
@@ -145,7 +142,6 @@ def report(
     how: dict,
     dataset: SegmentationDataset,
     confusion: ConfusionMatrix,
-    examples: Sequence[Example],
     observers: dict,
 ) -> None:
     """Print the scores, and write the files of --out."""
@@ -159,11 +155,10 @@ def report(
     else:
         written = filter(None, (args.save_predictions, args.out))
         print(f"{no_labels(dataset, args.split)}; see {' and '.join(written)}")
-        examples = [example._replace(label=None) for example in examples]
     if args.out:
         write_results(
-            Path(args.out), scores, how, confusion.counts.cpu(), examples, classes=dataset.classes,
-            palette=dataset.palette, per_image=observers.get("per_image"), ids=dataset.ids,
+            Path(args.out), scores, how, confusion.counts.cpu(), observers["gallery"], classes=dataset.classes,
+            palette=dataset.palette, ids=dataset.ids,
         )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from utils.run.folder import RunFolder
 from utils.run.recorder import Recorder
 from utils.run.resume import require_same_classes, restore
 from utils.run.signals import StopSignals, setup_signals
+from utils.scoring.gallery import NUM_EXAMPLES, evenly_spaced
 from utils.scoring.metrics import table
 from utils.seeding import seed_everything
 
@@ -76,7 +77,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
             epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
             save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate,
             amp=resolve_amp(args.amp, device), ema_decay=args.ema, channels_last=args.channels_last,
-            compile=args.compile,
+            compile=args.compile, example_ids=[] if val_set is None else evenly_spaced(val_set.ids, NUM_EXAMPLES),
         )  # fmt: skip
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
         commands = {"commands": [*dict.fromkeys([*start.commands, command])]}  # a requeued job repeats the last

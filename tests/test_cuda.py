@@ -25,8 +25,8 @@ from utils.inference import Predictor
 from utils.losses import LOSSES, build_loss
 from utils.optim import build_sgd
 from utils.run.checkpoint import read_checkpoint
+from utils.scoring.gallery import Gallery
 from utils.scoring.loop import score
-from utils.scoring.per_image import PerImage
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -138,13 +138,13 @@ def test_a_step_does_not_wait_for_the_gpu(no_wait, loss, amp):
 
 @pytest.mark.parametrize("views", [{}, {"scales": (0.5, 1.0), "flip": True}, {"window": (33, 33), "stride": (32, 32)}])
 def test_scoring_does_not_wait_for_the_gpu(no_wait, views):
-    trainer, observer = small_trainer(), PerImage(3)
+    trainer, observer = small_trainer(), Gallery(3, ["0a"])
     predictor = Predictor(trainer.model, trainer.device, amp="bf16", **views)
     batches = [noise(seed) | {"id": [f"{seed}{letter}" for letter in "abcd"]} for seed in range(3)]
-    how = {"num_classes": 3, "device": trainer.device, "num_examples": 1, "observers": [observer]}
+    how = {"num_classes": 3, "device": trainer.device, "observers": [observer]}
     score(predictor, batches[:1], **how)  # allocate
     no_wait()
-    confusion, _ = score(predictor, batches, **how)
+    confusion = score(predictor, batches, **how)
     torch.cuda.set_sync_debug_mode("default")
     assert confusion.counts.sum() == 3 * 4 * 60 * 65 and len(observer.rows) == 12
 

@@ -179,7 +179,7 @@ def test_every_network_trains_on_one_device_without_upsampling_from_one_pixel(fa
 )
 def test_scoring_reads_nothing_on_the_host(fake, how):
     predictor = Predictor(network(), CUDA, amp="bf16", **how)
-    confusion, _ = score(predictor, [batch(1, 50, 70)], num_classes=K, device=CUDA)
+    confusion = score(predictor, [batch(1, 50, 70)], num_classes=K, device=CUDA)
     assert confusion.counts.device == CUDA and predictor(batch(1)["image"]).device == CUDA
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from engine import Settings, Trainer
 from utils.losses import CrossEntropy
 from utils.run.signals import StopRequest
+from utils.scoring.gallery import Gallery
 
 Actions = Mapping[int, Callable[[], object]]  # what to do at a step of the run, counted from 1
 BATCH_SIZE = 2
@@ -71,7 +72,7 @@ class ToyRecorder:
         self.steps.append({"step": step} | values)
         self.actions.get(step, nothing)()
 
-    def log_validation(self, scores: dict, examples: list, *, step: int, out_stride: int) -> None:
+    def log_validation(self, scores: dict, counts: Tensor, gallery: Gallery, *, step: int, out_stride: int) -> None:
         self.validations.append(step)
 
     def log_epoch(self, row: dict, *, is_best: bool, num_epochs: int) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from torch import Tensor
+
 from utils.distributed import is_main_process
 from utils.errors import RunFailed, writing
 from utils.palettes import Palette
@@ -11,9 +13,10 @@ from utils.run.checkpoint import to_bytes
 from utils.run.folder import RunFolder
 from utils.run.tensorboard import TensorBoardLogger, truncate_events
 from utils.run.weights_file import to_safetensors
+from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, render_metrics
 from utils.scoring.samples import Sample, sample_sheet
-from utils.scoring.visualize import Example, grid, png
+from utils.scoring.visualize import grid, png
 
 TENSORBOARD_INTERVAL = 10  # steps between two scalars of the training loss
 
@@ -59,12 +62,14 @@ class Recorder:
             values = {"train/loss": loss, "train/lr": lr, "train/pictures_per_second": images_per_second}
             self.tensorboard.scalars(values, step)
 
-    def log_validation(self, scores: dict, examples: Sequence[Example], *, step: int, out_stride: int) -> None:
+    def log_validation(self, scores: dict, counts: Tensor, gallery: Gallery, *, step: int, out_stride: int) -> None:
+        """`counts` int64 [K, K] of the confusion matrix."""
         if not is_main_process():
             return
         settings = {"protocol": "whole", "out_stride": out_stride, "step": step}
         self.scores = settings | scores
         self.folder.writer.replace(self.folder.metrics, render_metrics(scores, **settings))
+        examples = evenly_spaced(gallery.spread, NUM_SHEET_ROWS)
         self.tensorboard.examples(examples, self.palette, step)
         self.folder.writer.replace(self.folder.sheet, png(grid(examples, self.classes, self.palette)))
 

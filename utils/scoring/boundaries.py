@@ -28,7 +28,7 @@ class Trimap(Observer):
         self.border, self.widths = border, sorted(set(widths))
         self.counts = torch.zeros(len(self.widths), num_classes, num_classes, dtype=torch.int64)  # of each band
 
-    def measure(self, key: str, prediction: Tensor, label: Tensor) -> Tensor:
+    def measure(self, key: str, prediction: Tensor, label: Tensor, image: Tensor | None) -> Tensor:
         """The counts of this image. Its time grows with the sum of the widths."""
         num_bands, num_classes = self.counts.shape[:2]
         band = torch.from_numpy(narrowest_band(label.numpy(), self.widths, self.border)).int()
@@ -77,7 +77,7 @@ class BoundaryIoU(Observer):
         self.ratio, self.num_classes = ratio, num_classes
         self.counts = torch.zeros(2, num_classes, dtype=torch.int64)  # pixels of intersection and union
 
-    def measure(self, key: str, prediction: Tensor, label: Tensor) -> Tensor:
+    def measure(self, key: str, prediction: Tensor, label: Tensor, image: Tensor | None) -> Tensor:
         """The counts of this image."""
         distance = max(1, round(self.ratio * float(np.hypot(*label.shape))))
         predicted = prediction.masked_fill(label == IGNORE_INDEX, IGNORE_INDEX)

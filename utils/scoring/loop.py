@@ -13,7 +13,6 @@ from utils.distributed.device import tune_convolutions
 from utils.distributed.host_copy import HostCopy
 from utils.progress import progress
 from utils.scoring.metrics import ConfusionMatrix
-from utils.scoring.visualize import Example
 
 NUM_THREADS = min(4, os.cpu_count() or 1)  # that observe images
 MAX_PENDING = 2 * NUM_THREADS  # images that they have in memory
@@ -22,8 +21,10 @@ MAX_PENDING = 2 * NUM_THREADS  # images that they have in memory
 class Observer:
     """Receives every scored image once. Each process observes its own images; `all_reduce` merges them at the end."""
 
-    def measure(self, key: str, prediction: Tensor, label: Tensor) -> object:
-        """What `add` takes, for the image with the id `key`; `prediction` and `label` uint8 [H, W] on the CPU.
+    def measure(self, key: str, prediction: Tensor, label: Tensor, image: Tensor | None) -> object:
+        """What `add` takes, for the image with the id `key`, all on the CPU.
+
+        `prediction` and `label` uint8 [H, W], `image` uint8 [3, H, W].
 
         Several threads call it at once: it changes nothing of the observer.
         """
@@ -33,9 +34,9 @@ class Observer:
         """Add an image to the results. The main thread calls it, in the order of the images."""
         raise NotImplementedError
 
-    def update(self, key: str, prediction: Tensor, label: Tensor) -> None:
-        """Measure and add an image."""
-        self.add(self.measure(key, prediction, label))
+    def update(self, key: str, prediction: Tensor, label: Tensor, image: Tensor | None = None) -> None:
+        """Measure and add an image; few observers look at `image` itself."""
+        self.add(self.measure(key, prediction, label, image))
 
     def all_reduce(self, device: torch.device) -> None:
         """Merge the results of all processes; `device` is where the backend reduces tensors."""
@@ -49,35 +50,28 @@ def score(
     *,
     num_classes: int,
     device: torch.device,
-    num_examples: int = 0,
     observers: Sequence[Observer] = (),
-) -> tuple[ConfusionMatrix, list[Example]]:
+) -> ConfusionMatrix:
     """Compare `predict` (uint8 [B, 3, H, W] -> scores [B, K, H, W] on `device`) with the labels of `loader`.
 
-    Returns the confusion matrix over all processes, and up to `num_examples` of this process's images.
+    Returns the confusion matrix over all processes.
     """
     tune_convolutions(False)
-    confusion, examples = ConfusionMatrix(num_classes, device), []
-    spacing = max(1, len(loader) // max(1, num_examples))  # neighbors in a list are often alike
+    confusion = ConfusionMatrix(num_classes, device)
     with (
         progress("scoring", 0, len(loader), iterable=loader, unit="batch") as bar,
         ObserverThreads(observers) as threads,
     ):
-        for index, batch in enumerate(bar):
+        for batch in bar:
             prediction = predict(batch["image"]).argmax(1).to(torch.uint8)  # [B, H, W]; an eighth of the bytes to copy
             confusion.update(prediction, batch["label"].to(device, non_blocking=True))
-            is_example = index % spacing == 0 and len(examples) < num_examples
-            if is_example or observers:
-                prediction = HostCopy(prediction)
             if observers:
-                threads.submit(batch, prediction)
-            if is_example:
-                examples += map(Example, batch["image"].numpy(), batch["label"].numpy(), prediction.read().numpy())
+                threads.submit(batch, HostCopy(prediction))
         threads.finish()
     confusion.all_reduce()
     for observer in observers:
         observer.all_reduce(device)
-    return confusion, examples[:num_examples]
+    return confusion
 
 
 class ObserverThreads:
@@ -104,7 +98,7 @@ class ObserverThreads:
             self.start(*before)
 
     def start(self, batch: dict, prediction: HostCopy) -> None:
-        for image in zip(batch["id"], prediction.read(), batch["label"], strict=True):
+        for image in zip(batch["id"], prediction.read(), batch["label"], batch["image"], strict=True):
             self.pending.append(self.pool.submit(self.measure, *image))
             while self.pending and (len(self.pending) >= MAX_PENDING or self.pending[0].done()):
                 self.add_first()

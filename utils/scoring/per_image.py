@@ -20,7 +20,7 @@ class PerImage(Observer):
         self.num_classes = num_classes
         self.rows: dict[str, tuple] = {}
 
-    def measure(self, key: str, prediction: Tensor, label: Tensor) -> tuple[str, tuple]:
+    def measure(self, key: str, prediction: Tensor, label: Tensor, image: Tensor | None) -> tuple[str, tuple]:
         confusion = ConfusionMatrix(self.num_classes)
         confusion.update(prediction, label)
         scores = confusion.scores(range(self.num_classes))

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from utils.errors import writing
 from utils.palettes import Palette
+from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, table, write_confusion, write_metrics
-from utils.scoring.per_image import PerImage
 from utils.scoring.plots import plot_confusion, plot_trimap
-from utils.scoring.visualize import Example, grid
+from utils.scoring.visualize import grid
 
 
 def print_scores(scores: dict, settings: dict) -> None:
@@ -37,11 +37,10 @@ def write_results(
     scores: dict | None,
     settings: dict,
     counts: Tensor,
-    examples: Sequence[Example],
+    gallery: Gallery,
     *,
     classes: Sequence[str],
     palette: Palette,
-    per_image: PerImage | None,
     ids: Sequence[str],
 ) -> None:
     """Write metrics.json, per_image.csv, confusion.csv, confusion.png, sheet.png and, if scored, trimap.png into `out`.
@@ -49,11 +48,14 @@ def write_results(
     `counts` int64 [K, K] of the confusion matrix, `ids` in the order of per_image.csv. Without `scores` (no labels)
     only sheet.png is written. Prints each path. Raises UserError if `out` cannot be written.
     """
+    examples = evenly_spaced(gallery.spread, NUM_SHEET_ROWS)
+    if scores is None:
+        examples = [example._replace(label=None) for example in examples]
     files = {"sheet.png": grid(examples, classes, palette).save}
     if scores is not None:
         files = {
             "metrics.json": lambda path: write_metrics(path, scores, **settings),
-            "per_image.csv": lambda path: per_image.write(path, ids),
+            "per_image.csv": lambda path: gallery.write(path, ids),
             "confusion.csv": lambda path: write_confusion(path, counts.numpy(), classes),
             "confusion.png": lambda path: plot_confusion(path, counts.numpy(), classes),
         } | files

@@ -18,7 +18,7 @@ class Submission(Observer):
     def __init__(self, folder: Path, to_file: Callable[[str, np.ndarray], tuple[Path, Image.Image]]):
         self.folder, self.to_file = folder, to_file
 
-    def measure(self, key: str, prediction: Tensor, label: Tensor) -> None:
+    def measure(self, key: str, prediction: Tensor, label: Tensor, image: Tensor | None) -> None:
         """Write the file. Raises UserError if it cannot be written."""
         name, image = self.to_file(key, prediction.numpy())
         path = self.folder / name

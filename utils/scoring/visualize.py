@@ -18,11 +18,16 @@ WHITE, GRAY, BLACK = (255, 255, 255), (128, 128, 128), (0, 0, 0)
 
 
 class Example(NamedTuple):
-    """A scored image: `image` uint8 [3, H, W]; `label` (None without labels) and `prediction` uint8 [H, W]."""
+    """A scored image: `image` uint8 [3, H, W]; `label` (None without labels) and `prediction` uint8 [H, W].
+
+    `key`: its id. `miou` (0..1) over the classes in its label or prediction; None without a labeled pixel.
+    """
 
     image: np.ndarray
     label: np.ndarray | None
     prediction: np.ndarray
+    key: str = ""
+    miou: float | None = None
 
 
 class Hatch(NamedTuple):
@@ -72,7 +77,8 @@ def grid(examples: Sequence[Example], classes: Sequence[str], palette: Palette, 
     rows = [example_row(example, palette, width) for example in examples]
     gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
     body = np.concatenate([part for row in rows for part in (row, gap)])
-    seen = np.unique(np.concatenate([part.ravel() for _, *parts in examples for part in parts if part is not None]))
+    maps = [part for example in examples for part in (example.label, example.prediction) if part is not None]
+    seen = np.unique(np.concatenate([part.ravel() for part in maps]))
     entries = [(classes[number], palette[number]) for number in seen if number < len(classes)]
     return stack([Image.fromarray(body), legend(entries, body.shape[1])])
 
