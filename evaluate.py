@@ -15,10 +15,9 @@ from dataloaders import DATASETS, SegmentationDataset, build_dataset, eval_loade
 from dataloaders.transforms import CenterCrop, whole_image
 from modeling.pretrained.loaded_model import LoadedModel, load_model
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
-from utils.distributed.device import resolve_amp, select_device
+from utils.distributed.device import select_device
 from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
-from utils.inference import Predictor
 from utils.scoring.boundaries import BoundaryIoU, Trimap
 from utils.scoring.gallery import NUM_EXAMPLES, Gallery, evenly_spaced
 from utils.scoring.loop import score
@@ -65,14 +64,15 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             out_stride=args.out_stride, is_partial=args.partial_weights,
         )  # fmt: skip
         dataset = open_dataset(args, loaded)
-        how = describe(args, loaded, dataset) | {"amp": resolve_amp(args.amp, device)}
+        how = describe(args, loaded, dataset)
+        predictor = loaded.predictor(
+            device, amp=args.amp, scales=args.scales, flip=args.flip,
+            window=how.get("crop_size") if args.protocol == "slide" else None, stride=how.get("stride"),
+        )  # fmt: skip
+        how["amp"] = predictor.amp
         if not dataset.has_labels and not (args.out or args.save_predictions):
             print_main(f"{no_labels(dataset, args.split)}; --save-predictions DIR would keep the predictions")
             return 0
-        predictor = Predictor(
-            loaded.model.to(device), device, amp=how["amp"], scales=args.scales, flip=args.flip,
-            window=how.get("crop_size") if args.protocol == "slide" else None, stride=how.get("stride"),
-        )  # fmt: skip
         loader = eval_loader(
             dataset, workers=args.workers, pin_memory=device.type == "cuda", rank=rank(), world_size=world_size(),
             transform=CenterCrop(how["crop_size"][0]) if args.protocol == "center-crop" else whole_image,
@@ -112,7 +112,7 @@ def open_dataset(args: argparse.Namespace, loaded: LoadedModel) -> SegmentationD
 
 def describe(args: argparse.Namespace, loaded: LoadedModel, dataset: SegmentationDataset) -> dict:
     """The protocol with everything that the scores depend on, for every output."""
-    how = {"protocol": args.protocol, "out_stride": loaded.model.output_stride}
+    how = {"protocol": args.protocol, "out_stride": loaded.output_stride}
     how |= {"scales": args.scales, "flip": args.flip}
     how |= window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
     how |= {"dataset": dataset.name, "split": args.split, "pictures": len(dataset), "checkpoint": loaded.source}

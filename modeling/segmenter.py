@@ -21,7 +21,7 @@ from modeling.inputs import InputImage, is_one_image, read_images, to_rgb_image
 from modeling.pretrained.loaded_model import LoadedModel, load_model
 from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
-from utils.inference import Predictor, default_stride, require_no_gaps
+from utils.inference import default_stride, require_no_gaps
 from utils.palettes import Palette, palette_image
 from utils.scoring.visualize import drawn_pixels, overlay, png
 
@@ -75,8 +75,9 @@ class Segmentation:
 class Segmenter:
     """Labels images with a trained network; several threads may use it at once.
 
-    `checkpoint`: a file of train.py, or the result of `modeling.pretrained.loaded_model.load_model`, which explains
-    `weights_from`, `network` (for weights without a description), `out_stride` and `is_partial`.
+    `checkpoint`: a file of train.py or export.py (.onnx), or the result of
+    `modeling.pretrained.loaded_model.load_model`, which explains `weights_from`, `network` (for weights without a
+    description), `out_stride` and `is_partial`.
     `device`: auto, cpu, cuda or mps.
     `amp`: the network's precision: off (float32), bf16, fp16 (half), or auto for bf16 on a GPU that computes in it.
     `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands for both sides.
@@ -104,7 +105,8 @@ class Segmenter:
     ):
         torch_device, sides = select_device(device), window_sides(window, stride)
         self.batch_size, self.with_scores = whole_number(batch_size, "batch_size"), scores
-        views = {"amp": resolve_amp(amp, torch_device), "scales": scale_factors(scales), "flip": flip} | sides
+        views = {"scales": scale_factors(scales), "flip": flip} | sides
+        resolve_amp(amp, torch_device)  # an unknown name is an error before anything is loaded
         if isinstance(checkpoint, LoadedModel):
             loaded = checkpoint
         else:
@@ -112,7 +114,7 @@ class Segmenter:
                 checkpoint, weights_from=weights_from, network=network, out_stride=out_stride, is_partial=is_partial
             )
         self.classes, self.palette = loaded.classes, loaded.palette
-        self.predictor = Predictor(loaded.model.to(torch_device), torch_device, **views)
+        self.predictor = loaded.predictor(torch_device, amp=amp, **views)
 
     def __call__(self, images: object) -> Segmentation | list[Segmentation]:
         """Label an image, or several: a Segmentation, or a list of them in the same order.

@@ -25,6 +25,11 @@ from utils.run.weights_file import WEIGHTS
 
 PREPROCESSING = ("mean", "std", "epsilon", "padding")
 CLASSIFIER_WEIGHTS = ("decoder.classifier.weight", "decoder.last_conv.8.weight", "logits/semantic/weights")
+# What export.py writes, by the ending
+PROGRAMS = {
+    ".onnx": "holds a graph without weights to train, which only evaluate.py, predict.py and Segmenter run",
+    ".pt2": "holds a program, which is not loaded here because nothing in a checkpoint is executed",
+}
 ARRAYS = Tensor | np.ndarray | np.generic
 Source = str | Path | Mapping
 
@@ -118,6 +123,8 @@ def read_source(source: str | Path) -> Mapping:
     Raises UserError for a file or folder without weights.
     """
     path = find_weights(source)
+    if path.suffix in PROGRAMS:
+        raise UserError(f"{path} {PROGRAMS[path.suffix]}: give the checkpoint that it was exported from")
     if prefix := find_prefix(path):
         return read_tf_checkpoint(prefix)
     if path.is_dir():

@@ -9,10 +9,14 @@ import torch
 
 from modeling.architecture import CONFIG_KEYS, Architecture
 from modeling.deeplab import DeepLab
+from modeling.exported.metadata import PROTOCOL
+from modeling.exported.run import OnnxModel
 from modeling.pretrained import zoo
 from modeling.pretrained.load import load_weights, number_of_classes, read_released, read_source
 from utils.distributed import is_main_process, print_main
+from utils.distributed.device import resolve_amp
 from utils.errors import UserError
+from utils.inference import Predictor
 from utils.palettes import (
     ADE20K_CLASSES,
     ADE20K_PALETTE,
@@ -27,15 +31,46 @@ from utils.run.checkpoint import is_ours
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`model`: on the CPU, in evaluation mode. `classes` and `palette`: by class number. `config`: that of the
-    checkpoint, empty for weights without one. `source`: as the user gave it.
+    """`model`: on the CPU, in evaluation mode; an OnnxModel for a file of export.py. `classes` and `palette`: by class
+    number. `config`: that of the checkpoint, empty for weights without one. `source`: as the user gave it.
     """
 
-    model: DeepLab
+    model: DeepLab | OnnxModel
     classes: tuple[str, ...]
     palette: Palette
     config: Mapping
     source: str
+
+    @property
+    def output_stride(self) -> int:
+        """Of the network, also if it is in a graph."""
+        return self.model.metadata.output_stride if isinstance(self.model, OnnxModel) else self.model.output_stride
+
+    def predictor(
+        self,
+        device: torch.device,
+        *,
+        amp: str = "auto",
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: Sequence[int] | None = None,
+        stride: Sequence[int] | None = None,
+    ) -> Predictor:
+        """A Predictor on `device`, with `amp` auto resolved; a graph has its own precision.
+
+        Raises UserError for what a graph cannot do: another precision, and averages of labels.
+        """
+        if isinstance(self.model, OnnxModel):
+            if amp not in ("auto", "off"):
+                raise UserError(f"`amp` {amp}: {self.source} has the precision it was exported with: leave it out")
+            if self.model.gives_labels and (tuple(scales) != (1.0,) or flip or window):
+                raise UserError(
+                    f"{self.source} gives labels, and scales, flips and windows are averages of logits: export it with "
+                    "`output` logits, or leave them out"
+                )
+            amp = "off"
+        views = {"scales": scales, "flip": flip, "window": window, "stride": stride}
+        return Predictor(self.model.to(device), device, amp=resolve_amp(amp, device), **views)
 
 
 def load_model(
@@ -47,7 +82,8 @@ def load_model(
     names: tuple[Sequence[str], Palette] | None = None,
     is_partial: bool = False,
 ) -> LoadedModel:
-    """Load `checkpoint` (any format of docs/weights.md), or the released network named `weights_from`.
+    """Load `checkpoint` (any format of docs/weights.md, or an .onnx file of export.py), or the released network named
+    `weights_from`.
 
     `network`: `backbone`, `head`, `num_classes`, `multi_grid`, `width` and `wide_tap` of weights without a description;
     it must not contradict a description. `out_stride`: None takes that of training.
@@ -57,6 +93,8 @@ def load_model(
     """
     if (checkpoint is None) == (weights_from is None):
         raise UserError("which network? give either `checkpoint` or `weights_from`, a name of docs/weights.md")
+    if checkpoint is not None and Path(checkpoint).suffix == ".onnx":
+        return load_graph(checkpoint, {**(network or {}), "out_stride": out_stride, "partial_weights": is_partial})
     released = zoo.released(weights_from) if weights_from else None
     source = str(weights_from or checkpoint)
     content = read_released(weights_from) if weights_from else read_source(checkpoint)
@@ -74,6 +112,17 @@ def load_model(
     classes, palette = classes_and_palette(content, architecture.num_classes, names)
     model.to(memory_format=torch.channels_last)  # on a CPU in less time and memory
     return LoadedModel(model.eval(), classes, palette, config, source)
+
+
+def load_graph(path: str | Path, given: Mapping) -> LoadedModel:
+    """A file of export.py. Raises UserError for any of the arguments `given`, since the graph is what it is."""
+    if name := next((name for name, value in given.items() if value), None):
+        raise UserError(f"`{name}` cannot change {path}, which holds its network: leave it out, or export it again")
+    model = OnnxModel(path)
+    found = model.metadata
+    if found.protocol != PROTOCOL:
+        raise UserError(f"{path} has the protocol {found.protocol!r}, unknown here: export it with this version")
+    return LoadedModel(model.eval(), found.classes, found.palette, found.config, str(path))
 
 
 def merge(described: Mapping, given: Mapping, source: str) -> dict:

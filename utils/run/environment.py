@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -35,6 +36,12 @@ def command_line(script: str, arguments: Sequence[str]) -> str:
         nodes = ["--nnodes", str(num_nodes)] if num_nodes > 1 else []
         launcher = ["torchrun", *nodes, "--nproc-per-node", processes]
     return shlex.join([*launcher, script, *arguments])
+
+
+def project_version() -> str:
+    """The version in pyproject.toml."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    return re.search(r'^version = "(.*)"$', text, re.M)[1]  # tomllib needs Python 3.11
 
 
 def git_commit() -> str | None:
