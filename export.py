@@ -16,10 +16,11 @@ from config.inference_flags import add_source_flags, network_flags
 from dataloaders import build_dataset
 from modeling.exported.graph import OUTPUTS
 from modeling.exported.write import FORMATS, export
+from modeling.inputs import to_rgb_image
 from modeling.pretrained.loaded_model import load_model
-from modeling.segmenter import to_rgb_image
-from predict import find_images
+from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive_int, run_command
+from utils.image_files import find_images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +57,10 @@ def run(args: argparse.Namespace, given: set[str]) -> int:
 def check_images(names: Sequence[str] | None, size: Sequence[int] | None) -> list[Tensor]:
     """The named images, else four of the demo data in three sizes, two as a batch; all of `size` if given."""
     if names:
-        images = [to_rgb_image(path) for path in find_images(names)]
+        found = find_images(names)
+        if found.missing:
+            raise UserError(found.missing[0])
+        images = [to_rgb_image(path) for path in found.files]
     else:
         demo = build_dataset("demo", "val")
         images = [demo.read(index)[0] for index in range(4)]

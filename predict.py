@@ -128,6 +128,8 @@ def build_segmenter(args: argparse.Namespace, given: set[str]) -> Segmenter:
         args.checkpoint, weights_from=args.weights_from, network=network_flags(args, given),
         out_stride=args.out_stride, names=names, is_partial=args.partial_weights,
     )  # fmt: skip
+    if args.scores and loaded.gives_labels:
+        raise UserError(f"--scores: {loaded.source} gives labels alone: leave it out, or export with --output logits")
     how = window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
     return Segmenter(
         loaded, args.device, amp=args.amp, scales=args.scales, flip=args.flip, window=how.get("crop_size"),

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 PACKAGES = ("benchmarks", "config", "dataloaders", "modeling", "utils")
-COMMANDS = ("train", "evaluate", "predict", "modeling.cost", "modeling.weights", "modeling.publish")
+COMMANDS = ("train", "evaluate", "predict", "export", "modeling.cost", "modeling.weights", "modeling.publish")
 COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert", "dataloaders.show")
-COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume")
+COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
 

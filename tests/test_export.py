@@ -21,7 +21,7 @@ from modeling.exported.write import export as write_export
 from modeling.pretrained.load import read_source
 from modeling.pretrained.loaded_model import LoadedModel, load_model
 from predict import Segmenter
-from utils.errors import RunFailed, UserError
+from utils.errors import UserError
 from utils.inference import Predictor
 from utils.palettes import voc_palette
 
@@ -210,9 +210,10 @@ def test_a_file_that_differs_from_its_checkpoint_is_not_left_behind(files, tmp_p
 def trained_like(backbone: str, head: str, **options) -> LoadedModel:
     """Random weights, with the statistics of batch norm that random images give: else deep networks overflow."""
     model = Architecture(backbone=backbone, num_classes=3, head=head, **options).build().train()
+    model.set_batch_norm_momentum(1.0)
+    torch.nn.init.normal_(model.decoder.classifier.weight, std=0.2)  # logits as large as those of a trained network
     with torch.no_grad():
-        for _ in range(2):
-            model(torch.randn(4, 3, 65, 65))
+        model(torch.randn(4, 3, 65, 65))
     return LoadedModel(model.eval(), CLASSES, voc_palette(3), {}, "random weights")
 
 

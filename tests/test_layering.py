@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = {"train", "evaluate", "predict", "hubconf"}
+COMMANDS = {"train", "evaluate", "predict", "export", "hubconf"}
 # What a unit imports of the others; the commands, config and the benchmarks import everything
 BELOW = {
     "engine": {"utils"},

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.inference import Predictor
+from utils.progress import progress
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def compare(
     """`run` (uint8 [B, 3, H, W] -> logits, or labels if `gives_labels`) with `model` on each of `images`."""
     predictor = Predictor(model, torch.device("cpu"))
     differences, equal, total = [], 0, 0
-    for image in images:
+    for image in progress("comparing", 0, len(images), iterable=images, unit="image"):
         expected, found = predictor(image), run(image)
         if not gives_labels:
             differences.append((found - expected).abs().max())

@@ -32,14 +32,15 @@ class InferenceGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        down, right = (-(side - 1) % self.output_stride for side in (height, width))
+        # As whole_image_logits pads, without the remainder of a negative number, which PyTorch 2.6 does not trace
+        stride = self.output_stride
+        down, right = ((side + stride - 2) // stride * stride + 1 - side for side in (height, width))
         normalized = ((image - self.mean) / self.std).to(self.dtype)
         logits = self.model(F.pad(normalized, (0, right, 0, down)))
+        cut = (0, -right, 0, -down)  # a slice would add the condition that there is something to cut
         if self.output == "labels":
-            labels = logits.argmax(1, keepdim=True).to(torch.uint8)
-            return F.pad(labels, (0, -right, 0, -down))[:, 0]
-        # Not a slice: torch.export adds the condition that there is padding, to know whether the slice is contiguous
-        return F.pad(logits, (0, -right, 0, -down))
+            return F.pad(logits.argmax(1, keepdim=True).to(torch.uint8), cut)[:, 0]
+        return F.pad(logits, cut)
 
 
 def trace(graph: InferenceGraph, size: Sequence[int] | None = None) -> torch.export.ExportedProgram:

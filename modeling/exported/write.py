@@ -94,10 +94,16 @@ def part_of(out: Path) -> Iterator[Path]:
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: Metadata) -> None:
+    """Raises RunFailed for a version of PyTorch that cannot write the network, as 2.6 cannot."""
+    names = {"input_names": ["image"], "output_names": [metadata.output]}
     with quiet():
-        exported = torch.onnx.export(
-            program, (), dynamo=True, verbose=False, input_names=["image"], output_names=[metadata.output]
-        )
+        try:
+            exported = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
+        except torch.onnx.OnnxExporterError as error:
+            raise RunFailed(
+                f"PyTorch {torch.__version__} cannot write this network as ONNX ({type(error).__name__}): update it, "
+                "or give --format torch"
+            ) from error
         exported.model.metadata_props.update(metadata.to_strings())
         exported.save(path, external_data=False)
 

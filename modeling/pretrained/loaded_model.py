@@ -46,6 +46,11 @@ class LoadedModel:
         """Of the network, also if it is in a graph."""
         return self.model.metadata.output_stride if isinstance(self.model, OnnxModel) else self.model.output_stride
 
+    @property
+    def gives_labels(self) -> bool:
+        """Whether it is a graph of labels, which has no probabilities."""
+        return isinstance(self.model, OnnxModel) and self.model.gives_labels
+
     def predictor(
         self,
         device: torch.device,
@@ -63,7 +68,7 @@ class LoadedModel:
         if isinstance(self.model, OnnxModel):
             if amp not in ("auto", "off"):
                 raise UserError(f"`amp` {amp}: {self.source} has the precision it was exported with: leave it out")
-            if self.model.gives_labels and (tuple(scales) != (1.0,) or flip or window):
+            if self.gives_labels and (tuple(scales) != (1.0,) or flip or window):
                 raise UserError(
                     f"{self.source} gives labels, and scales, flips and windows are averages of logits: export it with "
                     "`output` logits, or leave them out"
