@@ -213,7 +213,8 @@ def trained_like(backbone: str, head: str, **options) -> LoadedModel:
     model.set_batch_norm_momentum(1.0)
     torch.nn.init.normal_(model.decoder.classifier.weight, std=0.2)  # logits as large as those of a trained network
     with torch.no_grad():
-        model(torch.randn(4, 3, 65, 65))
+        brightness, contrast = torch.randn(8, 3, 1, 1), torch.rand(8, 1, 1, 1) + 0.5
+        model(brightness + contrast * torch.randn(8, 3, 65, 65))  # unlike images: else image pooling amplifies
     return LoadedModel(model.eval(), CLASSES, voc_palette(3), {}, "random weights")
 
 

@@ -49,7 +49,7 @@ class OnnxModel(nn.Module):
         return output
 
     def run(self, image: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> the output of the graph, on the same device. Raises UserError for another size than its."""
+        """uint8 [B, 3, H, W] -> the output of the graph, on the same device. Raises UserError for another size."""
         size = self.metadata.size
         if size and tuple(image.shape[-2:]) != size:
             raise UserError(
