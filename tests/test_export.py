@@ -211,7 +211,7 @@ def trained_like(backbone: str, head: str, **options) -> LoadedModel:
     """Random weights, with the statistics of batch norm that random images give: else deep networks overflow."""
     model = Architecture(backbone=backbone, num_classes=3, head=head, **options).build().train()
     model.set_batch_norm_momentum(1.0)
-    torch.nn.init.normal_(model.decoder.classifier.weight, std=0.2)  # logits as large as those of a trained network
+    torch.nn.init.normal_(model.decoder.classifier.weight, std=0.02)  # random layers amplify rounding: small logits
     with torch.no_grad():
         brightness, contrast = torch.randn(8, 3, 1, 1), torch.rand(8, 1, 1, 1) + 0.5
         model(brightness + contrast * torch.randn(8, 3, 65, 65))  # unlike images: else image pooling amplifies
