@@ -21,7 +21,7 @@ from utils.run.environment import project_version
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 # float16 has 11 bits, so logits of 10 are rounded to 0.01 in every layer
-MAX_DIFFERENCE, MIN_EQUAL = {False: 1e-3, True: 0.25}, {False: 0.999, True: 0.99}
+MAX_DIFFERENCE, MIN_EQUAL = {False: 1e-3, True: 0.25}, {False: 0.999, True: 0.97}
 
 
 def export(
