@@ -16,7 +16,8 @@ from utils.run.weights_file import to_safetensors
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, render_metrics
 from utils.scoring.samples import Sample, sample_sheet
-from utils.scoring.visualize import grid, png
+from utils.scoring.sheet import grid
+from utils.scoring.visualize import png
 
 TENSORBOARD_INTERVAL = 10  # steps between two scalars of the training loss
 

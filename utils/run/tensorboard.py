@@ -21,7 +21,8 @@ from tensorboardX.record_writer import masked_crc32c
 from utils.palettes import Palette
 from utils.run.files import write_atomically
 from utils.run.writer import RetryingWriter
-from utils.scoring.visualize import Example, example_row
+from utils.scoring.sheet import example_row
+from utils.scoring.visualize import Example
 
 EPOCH_TAGS = ("val/", "train/epoch_loss")  # written when an epoch is counted, after the scalars of its last step
 
@@ -43,10 +44,10 @@ class TensorBoardLogger:
                 self.add(summary.scalar(tag, value), step)
 
     def examples(self, examples: Sequence[Example], palette: Palette, step: int) -> None:
-        """Write image, label and prediction of each example side by side, in the colors of `palette`."""
+        """Write image, label, prediction and errors of each example side by side, in the colors of `palette`."""
         for index, example in enumerate(examples):
             row = example_row(example, palette, width=320)
-            self.add(summary.image(f"val/{index} input, truth, prediction", row, dataformats="HWC"), step)
+            self.add(summary.image(f"val/{index} image, label, prediction, errors", row, dataformats="HWC"), step)
 
     def add(self, content: summary.Summary, step: int) -> None:
         self.writer.append(self.path, frame(Event(wall_time=time.time(), step=step, summary=content)))

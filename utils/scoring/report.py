@@ -10,7 +10,7 @@ from utils.palettes import Palette
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, table, write_confusion, write_metrics
 from utils.scoring.plots import plot_confusion, plot_trimap
-from utils.scoring.visualize import grid
+from utils.scoring.sheet import grid
 
 
 def print_scores(scores: dict, settings: dict) -> None:

@@ -1,4 +1,4 @@
-"""Images for people: labels in color, overlays with a legend, and grids of image, label and prediction."""
+"""Images for people: labels in color, overlays with a legend, and what sheets of images share."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.distinct_colors import has_background
-from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette
 
-GAP = 6  # pixels between the images of a grid
-GRID_FONT_SIZE = 13  # pixels
+GAP = 6  # pixels between images
+LEGEND_FONT_SIZE = 13  # pixels
 Color = tuple[int, int, int]  # RGB, 0..255
 WHITE, GRAY, BLACK = (255, 255, 255), (128, 128, 128), (0, 0, 0)
 
@@ -54,33 +53,6 @@ def color(label: np.ndarray, palette: Palette) -> np.ndarray:
     table = np.full((256, 3), 255, np.uint8)
     table[: len(palette)] = palette
     return table[label]
-
-
-def example_row(example: Example, palette: Palette, width: int) -> np.ndarray:
-    """Image, label (if any) and prediction side by side, each `width` wide: uint8 [h, w, 3]; white where not scored."""
-    image, label, prediction = example.image.transpose(1, 2, 0), example.label, example.prediction
-    maps = [prediction] if label is None else [label, np.where(label == IGNORE_INDEX, IGNORE_INDEX, prediction)]
-    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
-    row = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))]
-    gap = np.full((size[1], GAP, 3), 255, np.uint8)
-    for class_map in maps:
-        colored = Image.fromarray(color(class_map, palette)).resize(size, Image.Resampling.NEAREST)
-        row += [gap, np.asarray(colored)]
-    return np.concatenate(row, axis=1)
-
-
-def grid(examples: Sequence[Example], classes: Sequence[str], palette: Palette, *, width: int = 320) -> Image.Image:
-    """A row for each example, of any size (torchvision's make_grid takes one size only), and a legend below.
-
-    The legend names the classes that occur; white pixels are not scored.
-    """
-    rows = [example_row(example, palette, width) for example in examples]
-    gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
-    body = np.concatenate([part for row in rows for part in (row, gap)])
-    maps = [part for example in examples for part in (example.label, example.prediction) if part is not None]
-    seen = np.unique(np.concatenate([part.ravel() for part in maps]))
-    entries = [(classes[number], palette[number]) for number in seen if number < len(classes)]
-    return stack([Image.fromarray(body), legend(entries, body.shape[1])])
 
 
 def stack(images: Sequence[Image.Image]) -> Image.Image:
@@ -184,15 +156,15 @@ def columns(
 
 def legend(entries: Sequence[tuple[str, Color | Hatch]], width: int) -> Image.Image:
     """Names with their swatches on white, `width` wide, in as many lines as they need."""
-    font, line_height = ImageFont.load_default(GRID_FONT_SIZE), round(1.5 * GRID_FONT_SIZE)
+    font, line_height = ImageFont.load_default(LEGEND_FONT_SIZE), round(1.5 * LEGEND_FONT_SIZE)
     positions, x, y = [], GAP, 0
     for name, _ in entries:
         needed = entry_width(name, font)
         if x + needed > width and x > GAP:
             x, y = GAP, y + line_height
-        positions.append((x, y + GRID_FONT_SIZE // 4))
+        positions.append((x, y + LEGEND_FONT_SIZE // 4))
         x += needed
-    image = Image.new("RGB", (width, y + line_height + GRID_FONT_SIZE // 3), WHITE)
+    image = Image.new("RGB", (width, y + line_height + LEGEND_FONT_SIZE // 3), WHITE)
     draw = ImageDraw.Draw(image)
     for (name, swatch), position in zip(entries, positions, strict=True):
         draw_entry(draw, position, name, swatch, font, BLACK)
