@@ -15,7 +15,15 @@ from config.describe import describe
 from config.resolve import runs_folder
 from config.start import Start, find_start
 from config.train_flags import train_parser
-from dataloaders import SegmentationDataset, build_dataset, check_labels, eval_loader, start_workers, train_loader
+from dataloaders import (
+    SegmentationDataset,
+    build_dataset,
+    check_absent,
+    check_labels,
+    eval_loader,
+    start_workers,
+    train_loader,
+)
 from dataloaders.sampler import resolve_accumulate
 from dataloaders.samples import first_batch
 from engine import Settings, Trainer
@@ -105,8 +113,11 @@ def build_datasets(args: argparse.Namespace, start: Start) -> tuple[Segmentation
     val_set = None if args.no_val else build_dataset(args.dataset, "val", **options)
     if start.checkpoint:
         require_same_classes(start.checkpoint, train_set.classes, start.source)
-    for dataset in filter(None, (train_set, val_set)):
-        check_labels(dataset, workers=args.workers, skip_broken=args.skip_broken)
+    checking = {"workers": args.workers, "skip_broken": args.skip_broken}
+    counts = check_labels(train_set, **checking)
+    check_absent(train_set, counts, None if start.checkpoint else args.allow_absent)
+    if val_set is not None:
+        check_labels(val_set, **checking)
     return train_set, val_set
 
 

@@ -88,6 +88,8 @@ def add_data_flags(group) -> None:
         "not ignored")  # fmt: skip
     add("--skip-broken", action="store_true", help="skip images that cannot be decoded, and list them in the run "
         "folder (default: stop at the first)")  # fmt: skip
+    add("--allow-absent", nargs="+", default=[], metavar="CLASS", help="numbers or names of classes that no "
+        "training label needs to have; 0: own data without class 0 (refused, as numbers may start at 1)")  # fmt: skip
     add("--base-size", type=positive_int, metavar="N", help="draw the training scale 0.5 to 2 relative to short side N "
         "(default: relative to the native size)")  # fmt: skip
     add_size_flag(group, "--crop-size", f"training crop, N or H W {default_help('crop_size')}")

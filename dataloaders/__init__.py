@@ -4,8 +4,9 @@ from importlib import import_module
 from pathlib import Path
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
+from dataloaders.checks.absent import check_absent
+from dataloaders.checks.counts import check_labels
 from dataloaders.checks.layout import Report, raise_first
-from dataloaders.checks.scan import check_labels
 from dataloaders.datasets import EvalDataset, TrainDataset
 from dataloaders.loaders import eval_loader, start_workers, train_loader
 from dataloaders.sampler import ResumableBatchSampler
@@ -16,7 +17,7 @@ from utils.palettes import Palette
 
 __all__ = [
     "DATASETS", "IGNORE_INDEX", "EvalDataset", "RandomScaleCrop", "ResumableBatchSampler", "SegmentationDataset",
-    "TrainDataset", "build_dataset", "check_labels", "class_names", "eval_loader", "start_workers",
+    "TrainDataset", "build_dataset", "check_absent", "check_labels", "class_names", "eval_loader", "start_workers",
     "train_loader",
 ]  # fmt: skip
 

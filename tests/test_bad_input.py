@@ -74,6 +74,13 @@ def two_classes(root: Path) -> None:
         save_label(np.where(np.eye(36, 48) > 0, 255, 0).astype(np.uint8), path)
 
 
+def numbers_from_1(root: Path) -> None:
+    """Labels of 1, 2 and 255 for three classes."""
+    for path in root.glob("SegmentationClass/*"):
+        label = np.asarray(Image.open(path))
+        save_label(np.where(label == 0, 255, label).astype(np.uint8), path)
+
+
 def text(name: str, content: str | bytes) -> Callable:
     content = content.encode() if isinstance(content, str) else content
     return lambda root: (root / name).write_bytes(content)
@@ -187,6 +194,10 @@ LAYOUT = [
     Case("one class", ("classes.txt names 1", "2 to 254"), damage=text("classes.txt", "a\n")),
     Case("255 classes", ("classes.txt names 255", "2 to 254"),
          damage=text("classes.txt", "\n".join(map(str, range(255))))),
+    Case("color for one class only", ("classes.txt gives no color for 'b'", "in every line, or in none"),
+         damage=text("classes.txt", "a 1 2 3\nb\nc 4 5 6\n")),
+    Case("color above 255", ("gives 'b' the color 0,0,256", "0 to 255"),
+         damage=text("classes.txt", "a 1 2 3\nb 0 0 256\nc 4 5 6\n")),
     Case("labels of 0 and 255", ("only 0 and 255", "'yes' is 1", "write 1 in place of 255", "--values 0 255"),
          damage=two_classes),
     Case("images/ and masks/ without lists", ("train.txt is missing", "python -m dataloaders.convert"),
@@ -261,6 +272,11 @@ def bad_flags(expected: str, *flags: str) -> Case:
 
 
 FLAGS = [
+    Case("class numbers from 1", ("no training label of", "SegmentationClass has class 0, 'ground'",
+                                  "dataloaders.convert with --first-id 1", "--allow-absent 0"),
+         damage=numbers_from_1),
+    Case("allowed class of no name", ("--allow-absent wal: no class", "3 classes: ground, wall, sky"),
+         flags=("--allow-absent", "wal")),
     bad_flags("--backbone | 'vgg' | mobilenet", "--backbone", "vgg"),
     bad_flags("--dataset | 'ade' | pascal", "--dataset", "ade"),
     bad_flags("--lr-scheduler | 'exp' | poly", "--lr-scheduler", "exp"),

@@ -115,7 +115,7 @@ def test_pixels_of_images_are_not_decoded(folder_root):
 
 
 def test_workers_find_the_same_fault(folder_root, monkeypatch, reads):
-    monkeypatch.setattr("dataloaders.checks.scan.MIN_IMAGES_FOR_WORKERS", 0)
+    monkeypatch.setattr("dataloaders.checks.counts.MIN_IMAGES_FOR_WORKERS", 0)
     save_label(np.full((36, 48), 7, np.uint8), folder_root / "SegmentationClass/t.5.png")
     with pytest.raises(UserError, match=r"^\S*t\.5\.png holds 7"):
         check(folder_root, workers=2)
