@@ -18,6 +18,7 @@ from utils.distributed import connect, is_main_process, print_main, process_grou
 from utils.distributed.device import select_device
 from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
+from utils.run.stale import require_no_run
 from utils.scoring.boundaries import BoundaryIoU, Trimap
 from utils.scoring.gallery import NUM_EXAMPLES, Gallery, evenly_spaced
 from utils.scoring.loop import score
@@ -57,6 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def evaluate(args: argparse.Namespace, given: set[str]) -> int:
+    if args.out:
+        require_no_run(Path(args.out))
     device = select_device(args.device)
     with process_group():
         loaded = load_model(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -15,10 +16,12 @@ from dataloaders import build_dataset
 from dataloaders.base import open_label
 from dataloaders.cityscapes import LABEL_IDS
 from predict import Segmenter
+from utils.distinct_colors import distinct_palette
 from utils.palettes import CITYSCAPES_CLASSES, VOC_CLASSES, voc_palette
 from utils.scoring.boundaries import BoundaryIoU, Trimap
 from utils.scoring.metrics import ConfusionMatrix
 from utils.scoring.plots import plot_confusion
+from utils.scoring.visualize import GAP
 
 
 @pytest.fixture
@@ -33,6 +36,54 @@ def run(folder_network, tmp_path, capsys):
         return status, metrics, capsys.readouterr()
 
     return evaluate_with
+
+
+def evaluate_again(network, out, *flags: str) -> int:
+    return evaluate.main(["--checkpoint", str(network), "--workers", "0", "--out", str(out), *flags])
+
+
+def test_files_of_an_earlier_call_do_not_stay_beside_new_ones(folder_network, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate_again(folder_network, out, "--trimap", "2") == 0 and (out / "trimap.png").exists()
+    (out / "notes.txt").write_text("mine")
+    assert evaluate_again(folder_network, out) == 0
+    assert not (out / "trimap.png").exists() and (out / "notes.txt").read_text() == "mine"
+    assert "not of this call" not in capsys.readouterr().out
+    assert evaluate_again(folder_network, out, "--trimap", "2") == 0 and (out / "trimap.png").exists()
+
+
+@pytest.mark.parametrize("damage", [
+    lambda out: (out / ".evaluate.json").unlink(),
+    lambda out: (out / ".evaluate.json").write_text("[1"),
+    lambda out: (out / ".evaluate.json").write_text("[]"),
+    lambda out: (out / "trimap.png").write_bytes(b"drawn by the user"),
+    lambda out: os.utime(out / "trimap.png", (1, 1)),
+])  # fmt: skip
+def test_a_file_that_may_not_be_of_an_earlier_call_is_kept_and_named(damage, folder_network, tmp_path, capsys):
+    out = tmp_path / "out"
+    evaluate_again(folder_network, out, "--trimap", "2")
+    damage(out)
+    content = (out / "trimap.png").read_bytes()
+    assert evaluate_again(folder_network, out) == 0
+    assert (out / "trimap.png").read_bytes() == content
+    assert capsys.readouterr().out.splitlines()[-1] == f"note: not of this call: {out / 'trimap.png'}"
+
+
+def test_a_manifest_reaches_no_other_folder(folder_network, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other.txt"
+    other.write_text("mine")
+    out.mkdir()
+    entry = [other.stat().st_size, other.stat().st_mtime_ns]
+    (out / ".evaluate.json").write_text(json.dumps({"../other.txt": entry, str(other): entry, "..": entry}))
+    assert evaluate_again(folder_network, out) == 0 and other.read_text() == "mine"
+
+
+def test_the_folder_of_a_run_is_refused(folder_network, tmp_path, capsys):
+    for name in ("config.json", "log.jsonl", "metrics.json"):
+        (tmp_path / name).write_text("{}")
+    assert evaluate_again(folder_network, tmp_path) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("scores would be replaced: give another --out")
+    assert (tmp_path / "metrics.json").read_text() == "{}"
 
 
 SCORES = ("miou", "pixel_accuracy", "mean_class_accuracy", "fwiou", "per_class")
@@ -82,7 +133,7 @@ def test_scores_follow_from_the_saved_predictions(run, folder_root, tmp_path):
     assert [row["id"] for row in rows] == ["v.0", "v.1"] and set(rows[0]) == {"id", "miou", "accuracy", "pixels"}
     for row in rows:
         image = Image.open(saved / f"{row['id']}.png")
-        assert image.mode == "P" and image.getpalette()[3:6] == list(voc_palette(2)[1])
+        assert image.mode == "P" and image.getpalette()[3:6] == list(distinct_palette(["a", "b"])[1])
         prediction = torch.from_numpy(np.array(image))
         label = torch.from_numpy(np.array(open_label(folder_root / f"SegmentationClass/{row['id']}.png")))
         for observer in (bands, outlines):
@@ -141,8 +192,9 @@ def test_a_split_without_labels_is_not_scored(voc_root, tmp_path, capsys, monkey
     command, out = ["--checkpoint", str(network), "--split", "test", "--workers", "0"], tmp_path / "out"
     assert evaluate.main([*command, "--out", str(out)]) == 0
     assert f"pascal test has no labels: nothing can be scored; see {out}" in capsys.readouterr().out
-    assert [path.name for path in out.iterdir()] == ["sheet.png"]
-    assert Image.open(out / "sheet.png").width == 2 * 320 + 6  # without a column for labels
+    assert [path.name for path in out.glob("[!.]*")] == ["sheet.png"]
+    width = Image.open(out / "sheet.png").width
+    assert width == 2 * (320 // 48 * 48) + 3 * GAP  # without a column for labels
     monkeypatch.setattr(evaluate, "score", None)
     assert evaluate.main(command) == 0
     last = capsys.readouterr().out.splitlines()[-1]

@@ -7,10 +7,14 @@ from torch import Tensor
 
 from utils.errors import writing
 from utils.palettes import Palette
+from utils.run.stale import remove_stale, write_manifest
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, table, write_confusion, write_metrics
 from utils.scoring.plots import plot_confusion, plot_trimap
 from utils.scoring.sheet import grid
+
+# What a call may write
+RESULT_FILES = ("metrics.json", "per_image.csv", "confusion.csv", "confusion.png", "sheet.png", "trimap.png")
 
 
 def print_scores(scores: dict, settings: dict) -> None:
@@ -46,7 +50,8 @@ def write_results(
     """Write metrics.json, per_image.csv, confusion.csv, confusion.png, sheet.png and, if scored, trimap.png into `out`.
 
     `counts` int64 [K, K] of the confusion matrix, `ids` in the order of per_image.csv. Without `scores` (no labels)
-    only sheet.png is written. Prints each path. Raises UserError if `out` cannot be written.
+    only sheet.png is written. Prints each path. Files that an earlier call wrote into `out` and this one does not are
+    removed if they are as it left them, else named. Raises UserError if `out` cannot be written.
     """
     examples = evenly_spaced(gallery.spread, NUM_SHEET_ROWS)
     if scores is None:
@@ -63,6 +68,10 @@ def write_results(
             files["trimap.png"] = lambda path: plot_trimap(path, **trimap, whole_miou=scores["miou"])
     with writing(out, "give another `out`"):
         out.mkdir(parents=True, exist_ok=True)
+        left = remove_stale(out, files, RESULT_FILES)
         for name, write in files.items():
             write(out / name)
             print(out / name)
+        write_manifest(out, files)
+    if left:
+        print(f"note: not of this call: {', '.join(str(out / name) for name in left)}")
