@@ -83,6 +83,8 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
     targets = name_outputs(found.files, Path(args.out))
     segmenter = build_segmenter(args, given)
     failed = label_images(segmenter, targets, workers=args.workers)
+    if not args.scores:
+        warn_of_old_scores(targets.values())
     return report(found, failed, args.out)
 
 
@@ -165,6 +167,15 @@ def write(result: Segmentation, target: Path) -> None:
     labels, overlay, scores = outputs(target)
     images = {labels: result.label_image(), overlay: result.overlay()}
     write_images(images if result.scores is None else images | {scores: score_image(result.scores)})
+
+
+def warn_of_old_scores(targets: Iterable[Path]) -> None:
+    """Name the confidence images of an earlier call beside the new labels: they may be of another network."""
+    old = [path for target in targets if (path := outputs(target)[2]).exists()]
+    if old:
+        print(
+            f"note: {len(old)} confidence images are of an earlier call: {old[0]}, ...: give --scores, or remove them"
+        )
 
 
 def report(found: FoundImages, failed: list[str], out: str) -> int:

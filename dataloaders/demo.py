@@ -54,12 +54,16 @@ class Demo(SegmentationDataset):
         return Pair(Image.fromarray(image), Image.fromarray(label), [])
 
 
-def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(image uint8 [120, 160, 3], label uint8 [120, 160]): four to eight shapes on a cloudy background."""
-    image, label = draw_background(rng), np.zeros((HEIGHT, WIDTH), np.uint8)
-    numbers = rng.integers(1, len(CLASSES), size=rng.integers(4, 9))
+def draw_scene(rng: np.random.Generator, *, width: int = WIDTH, height: int = HEIGHT) -> tuple[np.ndarray, np.ndarray]:
+    """(image uint8 [height, width, 3], label uint8 [height, width]): shapes on a cloudy background.
+
+    Four to eight of them on an area of 160x120 pixels, whatever the size.
+    """
+    image, label = draw_background(rng, width, height), np.zeros((height, width), np.uint8)
+    num_areas = max(1, width * height // (WIDTH * HEIGHT))
+    numbers = rng.integers(1, len(CLASSES), size=num_areas * rng.integers(4, 9))
     for number in sorted(numbers, key=lambda n: n in (6, 7)):  # thin and small shapes last, so that none covers them
-        mask = draw_mask(CLASSES[number], rng)
+        mask = draw_mask(CLASSES[number], rng, width, height)
         color = draw_color(number, rng)
         texture = TEXTURES[CLASSES[number]](*rotated_coordinates(mask, rng), rng)[:, None]
         image[mask], label[mask] = color * (DARK + (1 - DARK) * texture), number
@@ -67,11 +71,11 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), label
 
 
-def draw_background(rng: np.random.Generator) -> np.ndarray:
-    """float64 [120, 160, 3]: a coarse random grid, enlarged."""
+def draw_background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """float64 [height, width, 3]: a coarse random grid, enlarged."""
     gray, tint = rng.integers(60, 200, (4, 5, 1)), rng.integers(-15, 16, (4, 5, 3))
     clouds = Image.fromarray((gray + tint).astype(np.uint8))
-    return np.asarray(clouds.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float64).copy()
+    return np.asarray(clouds.resize((width, height), Image.Resampling.BICUBIC), np.float64).copy()
 
 
 def draw_color(number: int, rng: np.random.Generator) -> np.ndarray:
@@ -105,11 +109,11 @@ TEXTURES: dict[str, Texture] = {
 }
 
 
-def draw_mask(name: str, rng: np.random.Generator) -> np.ndarray:
-    """bool [120, 160]: the shape of a class at a random place, size and angle."""
-    center = rng.uniform((0, 0), (WIDTH, HEIGHT))
+def draw_mask(name: str, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """bool [height, width]: the shape of a class at a random place, size and angle."""
+    center = rng.uniform((0, 0), (width, height))
     radius, angle = rng.uniform(16, 34), rng.uniform(0, 2 * np.pi)
-    canvas = Image.new("1", (WIDTH, HEIGHT))
+    canvas = Image.new("1", (width, height))
     pen = ImageDraw.Draw(canvas)
     if name == "disc":
         pen.circle(tuple(center), radius, fill=1)

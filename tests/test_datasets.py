@@ -11,6 +11,7 @@ from sample_data import box, coco_object, save_label
 from dataloaders import build_dataset
 from dataloaders.cityscapes import TRAIN_IDS
 from dataloaders.coco import COCO
+from dataloaders.demo import draw_scene
 from utils.errors import UserError
 from utils.palettes import CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 
@@ -213,6 +214,13 @@ class TestDemo:
         shares = np.bincount(labels.ravel(), minlength=8) / labels.size
         assert len(data.classes) == 8 and (shares > 0).all()
         assert shares[data.classes.index("dot")] < 0.02 and shares[data.classes.index("bar")] < 0.05
+
+    def test_a_larger_scene_has_as_many_shapes_for_its_area(self):
+        small = [draw_scene(np.random.default_rng(n))[1] for n in range(48)]
+        image, label = draw_scene(np.random.default_rng(0), width=960, height=640)
+        assert image.shape == (640, 960, 3) and label.shape == (640, 960) and set(np.unique(label)) == set(range(8))
+        assert 0.5 < (label > 0).mean() / np.mean([(one > 0).mean() for one in small]) < 2
+        assert all((quarter > 0).mean() > 0.05 for half in np.split(label, 2) for quarter in np.split(half, 2, axis=1))
 
     def test_no_file_is_written(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -47,6 +47,16 @@ def command(folder_network, out, *arguments) -> list[str]:
     return ["--checkpoint", str(folder_network), "--out", str(out), "--workers", "0", *map(str, arguments)]
 
 
+def test_confidence_of_an_earlier_call_is_named_and_kept(folder_network, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict.main(command(folder_network, out, images / "plain.png", "--scores")) == 0
+    content = (out / "plain_scores.png").read_bytes()
+    assert "note" not in capsys.readouterr().out
+    assert predict.main(command(folder_network, out, images)) == 0
+    assert f"note: 1 confidence images are of an earlier call: {out / 'plain_scores.png'}" in capsys.readouterr().out
+    assert (out / "plain_scores.png").read_bytes() == content
+
+
 def test_a_folder_of_images_is_labeled(folder_network, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert predict.main(command(folder_network, out, images, "--scores")) == 0
