@@ -21,8 +21,8 @@ def check_absent(dataset: SegmentationDataset, counts: ClassCounts | None, allow
     if 0 in absent and dataset.name == "folder" and allowed is not None and 0 not in permitted:
         raise UserError(
             f"no training label of {dataset.label_folder} has class 0, {dataset.classes[0]!r}: if the class numbers "
-            f"start at 1, make a new folder by {COMMAND} with --first-id 1 and a FILE without names that have no "
-            "number; if they start at 0, train with --allow-absent 0"
+            f"start at 1, make a new folder by {COMMAND} with --first-id 1 (and --classes FILE without "
+            f"{dataset.classes[0]!r} if that name has no number); if they start at 0, train with --allow-absent 0"
         )
     if unexpected := [number for number in absent if number not in permitted]:
         names = first_five([dataset.classes[number] for number in unexpected])
