@@ -84,6 +84,9 @@ def test_the_legend_names_what_occurs(monkeypatch):
     right.label[right.label == 255] = 3
     right.prediction[:] = right.label
     assert legend_of(monkeypatch, [right]) == ["ground", "wall", "tree"]
+    partly = example()
+    partly.label[:20] = partly.prediction[:20]
+    assert legend_of(monkeypatch, [partly]) == ["sky", ignored]  # an ignored pixel is not wrong
     assert legend_of(monkeypatch, [right, example()]) == ["ground", "wall", "sky", "tree", "wrong", ignored]
     assert legend_of(monkeypatch, [example()._replace(label=None)]) == ["sky"]
 
