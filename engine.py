@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from utils.ema import AveragedNetwork
 from utils.errors import RunFailed
 from utils.inference import Normalize, Predictor
 from utils.optim import init_momentum, restore_optimizer, step_with_mean
-from utils.progress import StepMeter, print_above_bar, progress
+from utils.progress import StepMeter, print_above_bar, progress, time_left, validations_left
 from utils.run.broken import broken_files
 from utils.run.checkpoint import require_finite
 from utils.run.recorder import Recorder
 from utils.run.signals import InterruptibleLoader, StopRequest, StopSignals
+from utils.scoring.cross_entropy import MeanCrossEntropy
 from utils.scoring.gallery import Gallery
 from utils.scoring.loop import score
 from utils.seeding import seed_everything
@@ -110,6 +112,7 @@ class Trainer:
         self.best_miou: float | None = None
         self.epoch_losses, self.epoch_seconds = 0.0, 0.0  # sums over the current epoch
         self.scores: dict | None = None  # of the last validation
+        self.validation_seconds: float | None = None  # of this process's last one
         self.launched: deque[LaunchedStep] = deque()
         self.lag = 1 if device.type == "cuda" else 0  # steps to launch before the loss of one is read
         self.request = StopRequest(stop=0, save=False)
@@ -187,9 +190,20 @@ class Trainer:
                 self.raise_non_finite(loss, step)
             self.add_requests(flags)
             self.epoch_losses += loss
-            speed = meter.update(loss, step.lr)
+            speed = meter.update(loss, step.lr, self.time_left(meter, step.number))
             self.epoch_seconds = meter.seconds
             self.recorder.log_step(step.number, loss=loss, lr=step.lr, images_per_second=speed)
+
+    def time_left(self, meter: StepMeter, step: int) -> str:
+        """Of the whole run after `step`, by the steps of this epoch and the last validation."""
+        validations = 0
+        if self.val_loader is not None:
+            num_epochs = math.ceil(self.last_step / self.steps_per_epoch)
+            validations = validations_left(self.epoch, num_epochs, self.settings.eval_interval)
+        return time_left(
+            self.last_step - step, validations, step_seconds=meter.next_step_seconds,
+            validation_seconds=self.validation_seconds,
+        )  # fmt: skip
 
     def backward(self, batch: dict, pixels: int, *, is_last: bool) -> Tensor:
         """Add the gradients of the summed loss / `pixels`. Returns [sum of the loss, sum of the weights]."""
@@ -249,7 +263,8 @@ class Trainer:
         self.last_logged_step = self.step
         number, steps = self.epoch + 1, self.step - self.epoch * self.steps_per_epoch
         row = {"epoch": number, "step": self.step, "train_loss": self.epoch_losses / max(1, steps)}
-        row |= {f"val_{name}": scores[name] if scores else None for name in ("miou", "pixel_accuracy")}
+        row |= {f"val_{name}": scores[name] if scores else None for name in ("loss", "miou", "pixel_accuracy")}
+        row["val_iou"] = {name: each["iou"] for name, each in scores["per_class"].items()} if scores else None
         row |= {"lr": self.learning_rate, "seconds": round(self.epoch_seconds, 2)}
         if self.is_epoch_complete():
             self.epoch, self.epoch_losses, self.epoch_seconds = number, 0.0, 0.0
@@ -277,9 +292,10 @@ class Trainer:
         sync_buffers(model)
         batches = InterruptibleLoader(self.val_loader, self.signals)
         gallery = Gallery(len(self.classes), self.settings.example_ids)
+        start, loss = time.monotonic(), MeanCrossEntropy()
         confusion = score(
             Predictor(model, self.device, amp=self.settings.amp), batches, num_classes=len(self.classes),
-            device=self.device, observers=[gallery],
+            device=self.device, observers=[gallery], loss=loss,
         )  # fmt: skip
         own = [batches.interrupted, len(batches.broken), *self.signals.pop_flags()]
         num_interrupted, num_broken, *flags = AllSums(own, device=self.device).read()
@@ -288,7 +304,8 @@ class Trainer:
             return None
         if num_broken:
             self.recorder.add_broken(gather_flat(batches.broken))
-        self.scores = confusion.scores(self.classes)
+        self.scores = {"loss": loss.mean()} | confusion.scores(self.classes)
+        self.validation_seconds = time.monotonic() - start
         self.recorder.log_validation(
             self.scores, confusion.counts.cpu(), gallery, step=self.step, out_stride=model.output_stride
         )

@@ -21,14 +21,23 @@ def by_sets(prediction: np.ndarray, label: np.ndarray) -> dict:
         predicted = {position for position in labeled if prediction[position] == number}
         union = truth | predicted
         iou = len(truth & predicted) / len(union) if union else None
-        rows.append((iou, len(truth & predicted) / len(truth) if truth else None, len(truth)))
-    ious = [iou for iou, _, _ in rows if iou is not None]
-    accuracies = [accuracy for _, accuracy, _ in rows if accuracy is not None]
+        recall = len(truth & predicted) / len(truth) if truth else None
+        precision = len(truth & predicted) / len(predicted) if predicted else None
+        # The harmonic mean of precision and recall, 0 where one is 0 or missing
+        dice = 2 / (1 / precision + 1 / recall) if precision and recall else (0.0 if union else None)
+        rows.append({"iou": iou, "accuracy": recall, "dice": dice, "precision": precision, "recall": recall,
+                     "pixels": len(truth)})  # fmt: skip
+    ious = [row["iou"] for row in rows if row["iou"] is not None]
+    accuracies = [row["accuracy"] for row in rows if row["accuracy"] is not None]
     return {
         "miou": sum(ious) / len(ious),
         "mean_class_accuracy": sum(accuracies) / len(accuracies),
         "pixel_accuracy": sum(label[position] == prediction[position] for position in labeled) / len(labeled),
-        "fwiou": sum(iou * count for iou, _, count in rows if count) / len(labeled),
+        "fwiou": sum(row["iou"] * row["pixels"] for row in rows if row["pixels"]) / len(labeled),
+        **{
+            f"mean_{name}": np.mean([row[name] for row in rows if row[name] is not None])
+            for name in ("dice", "precision", "recall")
+        },
         "rows": rows,
     }
 
@@ -43,10 +52,11 @@ def test_scores_equal_a_slow_computation(seed):
     for one, truth in zip(prediction, label, strict=True):  # image by image
         confusion.update(torch.tensor(one), torch.tensor(truth.astype(np.uint8)))
     scores, expected = confusion.scores(NAMES), by_sets(prediction, label)
-    for name in ("miou", "mean_class_accuracy", "pixel_accuracy", "fwiou"):
+    for name in ("miou", "mean_class_accuracy", "pixel_accuracy", "fwiou", "mean_dice", "mean_precision",
+                 "mean_recall"):  # fmt: skip
         assert scores[name] == pytest.approx(expected[name], rel=1e-12), name
-    for row, (iou, accuracy, pixels) in zip(scores["per_class"].values(), expected["rows"], strict=True):
-        assert row == {"iou": pytest.approx(iou), "accuracy": pytest.approx(accuracy), "pixels": pixels}
+    for row, numbers in zip(scores["per_class"].values(), expected["rows"], strict=True):
+        assert row == {name: pytest.approx(number) for name, number in numbers.items()}
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 19, 255])
@@ -84,8 +94,9 @@ def test_classes_without_pixels():
     confusion = ConfusionMatrix(4)
     confusion.update(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 1, 1]))
     scores = confusion.scores(NAMES)
-    assert scores["per_class"]["c"] == {"iou": 0.0, "accuracy": None, "pixels": 0}  # predicted, never labeled
-    assert scores["per_class"]["d"] == {"iou": None, "accuracy": None, "pixels": 0}  # neither
+    missing = {"accuracy": None, "recall": None, "pixels": 0}
+    assert scores["per_class"]["c"] == missing | {"iou": 0.0, "dice": 0.0, "precision": 0.0}  # predicted, never labeled
+    assert scores["per_class"]["d"] == missing | {"iou": None, "dice": None, "precision": None}  # neither
     assert scores["miou"] == pytest.approx((1 + 0.5 + 0) / 3)
 
 
@@ -103,8 +114,9 @@ def test_table_has_a_row_for_each_class():
     confusion = ConfusionMatrix(4)
     confusion.update(torch.tensor([0, 1]), torch.tensor([0, 0]))
     lines = table(confusion.scores(NAMES)).splitlines()
-    assert lines[1].split() == ["a", "50.00", "50.00", "2"]
-    assert lines[4].split() == ["d", "-", "-", "0"]
+    assert lines[1].split() == ["a", "50.00", "66.67", "100.00", "50.00", "2"]
+    assert lines[4].split() == ["d", "-", "-", "-", "-", "0"]
+    assert max(map(len, lines)) <= 80
     assert lines[6].split() == ["mIoU", "25.00"]
 
 

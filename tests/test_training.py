@@ -62,7 +62,7 @@ def test_evaluate_gives_the_validation_score_exactly(start, tmp_path, capsys):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["miou"] == row["val_miou"] and metrics["protocol"] == "whole" and metrics["out_stride"] == 16
     assert list(metrics["per_class"]) == ["ground", "wall", "sky"]
-    assert set(metrics["per_class"]["wall"]) == {"iou", "accuracy", "pixels"}
+    assert set(metrics["per_class"]["wall"]) == {"iou", "accuracy", "pixels", "dice", "precision", "recall"}
     assert "mIoU" in capsys.readouterr().out and (out / "sheet.png").is_file()
 
 

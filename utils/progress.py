@@ -29,15 +29,41 @@ class StepMeter:
         self.seconds = self.seconds_before = seconds
         self.start, self.num_steps = time.monotonic(), 0
 
-    def update(self, loss: float, lr: float) -> float:
-        """Count a step. Returns the images per second since the start of the meter."""
+    @property
+    def next_step_seconds(self) -> float:
+        """The mean time of a step with the one that is counted next."""
+        return (time.monotonic() - self.start) / (self.num_steps + 1)
+
+    def update(self, loss: float, lr: float, left: str) -> float:
+        """Count a step; `left` is the time that is left. Returns the images per second since the start of the meter."""
         elapsed = time.monotonic() - self.start
         self.num_steps += 1
         self.seconds = self.seconds_before + elapsed
         speed = self.num_steps * self.batch_size / elapsed
-        self.bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.1f} images/s", False)
+        self.bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.1f} images/s, {left}", False)
         self.bar.update()
         return speed
+
+
+def validations_left(num_done: int, num_epochs: int, interval: int) -> int:
+    """After `num_done` epochs: one every `interval` epochs, and one after the last."""
+    return num_epochs // interval - num_done // interval + (num_epochs % interval > 0 and num_done < num_epochs)
+
+
+def time_left(num_steps: int, num_validations: int, *, step_seconds: float, validation_seconds: float | None) -> str:
+    """The time of so many steps and validations, such as "12 min left"; "over" it where no validation was timed yet."""
+    seconds = num_steps * step_seconds + num_validations * (validation_seconds or 0)
+    prefix = "over " if num_validations and validation_seconds is None else ""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        text = f"{seconds:.0f} s"
+    elif minutes < 120:
+        text = f"{minutes} min"
+    elif minutes < 48 * 60:
+        text = f"{minutes // 60} h {minutes % 60:02d} min"
+    else:
+        text = f"{minutes / 1440:.1f} days"
+    return f"{prefix}{text} left"
 
 
 def print_above_bar(text: str) -> None:

@@ -15,8 +15,8 @@ CHECKPOINT, BEST, BEST_WEIGHTS = "checkpoint.pth.tar", "model_best.pth.tar", "mo
 
 class RunFolder:
     """`config.json`, `first_batch.png`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, the
-    weights of the best alone, TensorBoard events, `metrics.json` and `sheet.png` of the last validation, and
-    `broken.json` if images were left out.
+    weights of the best alone, TensorBoard events, `metrics.json`, `sheet.png` and `curves.png` of the last
+    validation, and `broken.json` if images were left out.
 
     A running training writes all but `config.json` through `writer`, so a full disk does not end it.
     """
@@ -27,6 +27,7 @@ class RunFolder:
         self.config, self.log = path / "config.json", path / "log.jsonl"
         self.first_batch = path / "first_batch.png"
         self.metrics, self.sheet, self.broken = path / "metrics.json", path / "sheet.png", path / "broken.json"
+        self.curves = path / "curves.png"
         self.writer = RetryingWriter()
 
     @classmethod
@@ -67,6 +68,10 @@ class RunFolder:
 
     def append_log(self, row: dict) -> None:
         self.writer.append(self.log, (json.dumps(row) + "\n").encode())
+
+    def read_log(self) -> list[dict]:
+        """The rows of the log. Raises OSError."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.is_file() else []
 
     def truncate_to(self, epoch: int) -> None:
         """Drop the log's lines of epochs after `epoch`, and the partial files of killed processes. Raises OSError."""

@@ -13,6 +13,7 @@ from utils.run.checkpoint import to_bytes
 from utils.run.folder import RunFolder
 from utils.run.tensorboard import TensorBoardLogger, truncate_events
 from utils.run.weights_file import to_safetensors
+from utils.scoring.curves import plot_curves
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, render_metrics
 from utils.scoring.samples import Sample, sample_sheet
@@ -20,6 +21,7 @@ from utils.scoring.sheet import grid
 from utils.scoring.visualize import png
 
 TENSORBOARD_INTERVAL = 10  # steps between two scalars of the training loss
+METRICS = ("val/miou", "val/loss", "train/epoch_loss")  # beside the hyperparameters in TensorBoard
 
 
 class Recorder:
@@ -31,6 +33,7 @@ class Recorder:
     def __init__(self, folder: RunFolder, *, classes: Sequence[str], palette: Palette, extra: Mapping):
         self.folder, self.classes, self.palette = folder, classes, palette
         self.extra = {"classes": list(classes), "palette": [list(color) for color in palette]} | extra
+        self.rows: list[dict] = []  # of the log
         self.broken = BrokenFiles()
         self.scores: dict = {}  # of the last validation, after the settings that they depend on
         self.tensorboard: TensorBoardLogger | None = None
@@ -49,7 +52,10 @@ class Recorder:
         with writing(self.folder.path, "make room there"):
             self.folder.truncate_to(epoch)
             truncate_events(self.folder.path, step, last_logged_step)
+            self.rows = self.folder.read_log()
         self.tensorboard = TensorBoardLogger(self.folder.path, self.folder.writer)
+        if step == 0 and "config" in self.extra:
+            self.tensorboard.hyperparameters(self.extra["config"], METRICS)
         if self.broken.times or self.folder.broken.exists():
             self.folder.writer.replace(self.folder.broken, self.broken.render())
 
@@ -79,13 +85,27 @@ class Recorder:
         if not is_main_process():
             return
         self.folder.append_log(row)
-        scalars = {"train/epoch_loss": row["train_loss"], "val/miou": row["val_miou"]}
-        self.tensorboard.scalars(scalars | {"val/pixel_accuracy": row["val_pixel_accuracy"]}, row["step"])
+        self.rows.append(row)
+        scalars = {"train/epoch_loss": row["train_loss"]}
+        scalars |= {f"val/{name}": row[f"val_{name}"] for name in ("loss", "miou", "pixel_accuracy")}
+        scalars |= {f"val/iou/{name}": iou for name, iou in (row["val_iou"] or {}).items()}
+        self.tensorboard.scalars(scalars, row["step"])
+        if row["val_iou"] is not None:
+            self.draw_curves()
         miou = "" if row["val_miou"] is None else f", val mIoU {percent(row['val_miou'])}{' (best)' if is_best else ''}"
         print_above_bar(
             f"epoch {row['epoch']}/{num_epochs}, step {row['step']}: loss {row['train_loss']:.4f}{miou}, "
             f"lr {row['lr']:.2e}, {row['seconds']:.0f} s of training"
         )
+
+    def draw_curves(self) -> None:
+        """Draw the log as curves.png. An error in it ends no run."""
+        try:
+            png_data = plot_curves({"": self.rows}, title=str(self.folder.path))
+        except Exception as error:
+            print_above_bar(f"note: {self.folder.curves} could not be drawn ({type(error).__name__}: {error})")
+        else:
+            self.folder.writer.replace(self.folder.curves, png_data)
 
     def add_broken(self, paths: Sequence[str]) -> None:
         """Count files that were skipped, of all processes, and list them in the run folder."""

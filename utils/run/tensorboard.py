@@ -10,7 +10,7 @@ import itertools
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -42,6 +42,16 @@ class TensorBoardLogger:
         for tag, value in values.items():
             if value is not None:
                 self.add(summary.scalar(tag, value), step)
+
+    def hyperparameters(self, config: Mapping, metrics: Sequence[str]) -> None:
+        """Write the plain values of `config`, as text where they are lists, for TensorBoard's table of runs.
+
+        `metrics`: the tags that it shows beside them. At step 0, so that no truncation drops them.
+        """
+        plain = {name: value for name, value in config.items() if not isinstance(value, dict) and value is not None}
+        plain |= {name: value if isinstance(value, int | float | str) else str(value) for name, value in plain.items()}
+        for content in summary.hparams(plain, dict.fromkeys(metrics, 0.0)):
+            self.add(content, 0)
 
     def examples(self, examples: Sequence[Example], palette: Palette, step: int) -> None:
         """Write image, label, prediction and errors of each example side by side, in the colors of `palette`."""

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from utils.distributed.device import tune_convolutions
 from utils.distributed.host_copy import HostCopy
 from utils.progress import progress
+from utils.scoring.cross_entropy import MeanCrossEntropy
 from utils.scoring.metrics import ConfusionMatrix
 
 NUM_THREADS = min(4, os.cpu_count() or 1)  # that observe images
@@ -51,10 +52,11 @@ def score(
     num_classes: int,
     device: torch.device,
     observers: Sequence[Observer] = (),
+    loss: MeanCrossEntropy | None = None,
 ) -> ConfusionMatrix:
     """Compare `predict` (uint8 [B, 3, H, W] -> scores [B, K, H, W] on `device`) with the labels of `loader`.
 
-    Returns the confusion matrix over all processes.
+    Returns the confusion matrix over all processes. Where `loss` is given, the scores are logits, and it gets them.
     """
     tune_convolutions(False)
     confusion = ConfusionMatrix(num_classes, device)
@@ -63,8 +65,12 @@ def score(
         ObserverThreads(observers) as threads,
     ):
         for batch in bar:
-            prediction = predict(batch["image"]).argmax(1).to(torch.uint8)  # [B, H, W]; an eighth of the bytes to copy
-            confusion.update(prediction, batch["label"].to(device, non_blocking=True))
+            scores, label = predict(batch["image"]), batch["label"].to(device, non_blocking=True)
+            prediction = scores.argmax(1).to(torch.uint8)  # [B, H, W]; an eighth of the bytes to copy
+            confusion.update(prediction, label)
+            if loss:
+                loss.update(scores, label)
+            del scores  # before the next forward needs the memory
             if observers:
                 threads.submit(batch, HostCopy(prediction))
         threads.finish()

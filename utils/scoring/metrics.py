@@ -53,25 +53,33 @@ def count_pairs(rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) 
 
 
 def score_counts(counts: Tensor, classes: Sequence[str]) -> dict:
-    """`miou`, `pixel_accuracy`, `mean_class_accuracy`, `fwiou` (0..1), `per_class` {name: iou, accuracy, pixels}.
+    """The scores, 0..1: means, and `per_class` {name: iou, accuracy, pixels, dice, precision, recall}.
 
     `counts` [K, K] as those of `ConfusionMatrix`, on the CPU. A class that is neither in the truth nor predicted has no
-    IoU (None) and is left out of the mean; one that is predicted but not in the truth has IoU 0 and no accuracy.
+    IoU (None) and is left out of the mean; one that is predicted but not in the truth has IoU 0 and no accuracy. Dice
+    (F1) is None where IoU is, precision for a class that is not predicted. Recall is another name of the accuracy.
     Without a labeled pixel every score is None.
     """
     counts = counts.double()
     correct, truth, predicted = counts.diag(), counts.sum(1), counts.sum(0)
     iou = correct / (truth + predicted - correct)  # NaN for an empty union
     accuracy = correct / truth
+    dice, precision = 2 * correct / (truth + predicted), correct / predicted
     total = truth.sum()
-    rows = zip(classes, iou.tolist(), accuracy.tolist(), truth.long().tolist(), strict=True)
+    columns = {"iou": iou, "accuracy": accuracy, "dice": dice, "precision": precision, "recall": accuracy}
+    numbers = {name: [nan_to_none(value) for value in column.tolist()] for name, column in columns.items()}
+    numbers["pixels"] = truth.long().tolist()
     return {
         "miou": nan_to_none(iou.nanmean()),
         "pixel_accuracy": nan_to_none(correct.sum() / total),
         "mean_class_accuracy": nan_to_none(accuracy.nanmean()),
         "fwiou": nan_to_none((truth * iou).nansum() / total),
+        "mean_dice": nan_to_none(dice.nanmean()),
+        "mean_precision": nan_to_none(precision.nanmean()),
+        "mean_recall": nan_to_none(accuracy.nanmean()),
         "per_class": {
-            name: {"iou": nan_to_none(i), "accuracy": nan_to_none(a), "pixels": pixels} for name, i, a, pixels in rows
+            name: dict(zip(numbers, row, strict=True))
+            for name, row in zip(classes, zip(*numbers.values(), strict=True), strict=True)
         },
     }
 
@@ -107,12 +115,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
 def table(scores: dict) -> str:
     """The scores as lines of text: one for each class, then the means."""
     width = max(map(len, [*scores["per_class"], "mean class accuracy"]))
-    lines = [f"{'class':<{width}} {'IoU':>7} {'accuracy':>9} {'pixels':>13}"]
+    lines = [f"{'class':<{width}} {'IoU':>7} {'Dice':>7} {'precision':>9} {'accuracy':>9} {'pixels':>13}"]
     for name, row in scores["per_class"].items():
-        lines.append(f"{name:<{width}} {percent(row['iou']):>7} {percent(row['accuracy']):>9} {row['pixels']:>13,}")
+        iou, dice, precision, accuracy = (percent(row[key]) for key in ("iou", "dice", "precision", "accuracy"))
+        lines.append(f"{name:<{width}} {iou:>7} {dice:>7} {precision:>9} {accuracy:>9} {row['pixels']:>13,}")
     lines.append("-" * len(lines[0]))
     names = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_class_accuracy": "mean class accuracy",
-             "fwiou": "fwIoU"}  # fmt: skip
+             "fwiou": "fwIoU", "mean_dice": "mean Dice", "mean_precision": "mean precision"}  # fmt: skip
     lines += [f"{text:<{width}} {percent(scores[key]):>7}" for key, text in names.items()]
     return "\n".join(lines)
 

@@ -1,0 +1,64 @@
+"""Curves of one or several runs as a PNG."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+DPI = 120
+
+
+def plot_curves(runs: Mapping[str, Sequence[Mapping]], *, title: str = "") -> bytes:
+    """PNG of loss, mIoU and learning rate over the steps of the `runs`: the rows of log.jsonl by name.
+
+    Rows of older versions have no validation loss; what is missing is not drawn. The highest mIoU is marked.
+    """
+    # Takes half a second, which a run without validation need not wait
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure.suptitle(title, size=11)
+    loss, miou, lr = figure.subplots(1, 3)
+    for number, (name, rows) in enumerate(runs.items()):
+        color = f"C{number % 10}"
+        draw(loss, rows, "train_loss", color=color, label=f"{name} training".strip())
+        draw(loss, rows, "val_loss", color=color if len(runs) > 1 else "C1", style="--", label=f"{name} val".strip())
+        draw(miou, rows, "val_miou", color=color, factor=100, label=name)
+        mark_best(miou, rows, color)
+        draw(lr, rows, "lr", color=color, label=name)
+    for axes, text in ((loss, "loss"), (miou, "val mIoU, %"), (lr, "learning rate")):
+        axes.set(title=text, xlabel="step")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=7)
+    lr.ticklabel_format(axis="y", scilimits=(-3, 3))
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=DPI)
+    return data.getvalue()
+
+
+def draw(axes, rows: Sequence[Mapping], key: str, *, color: str, label: str, style: str = "-", factor: float = 1):
+    """A line through the rows that have a number for `key`; a point for each of the first few."""
+    points = points_of(rows, key)
+    if points:
+        marker = "." if len(points) <= 60 else ""
+        steps, values = zip(*points, strict=True)
+        values = [factor * value for value in values]
+        axes.plot(steps, values, style, marker=marker, color=color, label=label or "_", linewidth=1.3)
+
+
+def mark_best(axes, rows: Sequence[Mapping], color: str) -> None:
+    """A circle at the highest mIoU, with its number."""
+    if points := points_of(rows, "val_miou"):
+        step, value = max(points, key=lambda point: point[1])
+        axes.plot([step], [100 * value], "o", color=color, markersize=6, markerfacecolor="none")
+        axes.annotate(
+            f"{100 * value:.1f}", (step, 100 * value), textcoords="offset points", xytext=(0, -13), ha="center", size=8
+        )
+
+
+def points_of(rows: Sequence[Mapping], key: str) -> list[tuple[int, float]]:
+    """(step, value) of the rows that have the value."""
+    return [(row["step"], row[key]) for row in rows if row.get(key) is not None and "step" in row]
