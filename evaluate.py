@@ -18,6 +18,8 @@ from utils.distributed import connect, is_main_process, print_main, process_grou
 from utils.distributed.device import select_device
 from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
+from utils.run.environment import command_line, describe_environment, describe_machine
+from utils.run.report.content import Report
 from utils.run.stale import require_no_run
 from utils.scoring.boundaries import BoundaryIoU, Trimap
 from utils.scoring.gallery import NUM_EXAMPLES, Gallery, evenly_spaced
@@ -31,7 +33,8 @@ PROTOCOLS = ("whole", "center-crop", "slide")
 
 def main(argv: Sequence[str] | None = None) -> int:
     args, given = parse(make_parser(), argv)
-    return run_command(lambda: evaluate(args, given))
+    command = command_line("evaluate.py", sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: evaluate(args, given, command))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(args: argparse.Namespace, given: set[str]) -> int:
+def evaluate(args: argparse.Namespace, given: set[str], command: str) -> int:
     if args.out:
         require_no_run(Path(args.out))
     device = select_device(args.device)
@@ -87,7 +90,7 @@ def evaluate(args: argparse.Namespace, given: set[str]) -> int:
             predictor, loader, num_classes=len(dataset.classes), device=device, observers=list(observers.values())
         )
         if is_main_process():
-            report(args, how, dataset, confusion, observers)
+            report(args, how, loaded, dataset, confusion, observers, command=command)
     return 0
 
 
@@ -143,9 +146,12 @@ def make_observers(args: argparse.Namespace, dataset: SegmentationDataset) -> di
 def report(
     args: argparse.Namespace,
     how: dict,
+    loaded: LoadedModel,
     dataset: SegmentationDataset,
     confusion: ConfusionMatrix,
     observers: dict,
+    *,
+    command: str,
 ) -> None:
     """Print the scores, and write the files of --out."""
     scores = None
@@ -159,10 +165,29 @@ def report(
         written = filter(None, (args.save_predictions, args.out))
         print(f"{no_labels(dataset, args.split)}; see {' and '.join(written)}")
     if args.out:
-        write_results(
-            Path(args.out), scores, how, confusion.counts.cpu(), observers["gallery"], classes=dataset.classes,
-            palette=dataset.palette, ids=dataset.ids,
-        )  # fmt: skip
+        page = make_page(scores, how, loaded, dataset, confusion, observers["gallery"], command=command)
+        write_results(Path(args.out), page, observers["gallery"], ids=dataset.ids)
+
+
+def make_page(
+    scores: dict | None,
+    how: dict,
+    loaded: LoadedModel,
+    dataset: SegmentationDataset,
+    confusion: ConfusionMatrix,
+    gallery: Gallery,
+    *,
+    command: str,
+) -> Report:
+    """What report.html shows of a score."""
+    spread = gallery.spread if scores else [example._replace(label=None) for example in gallery.spread]
+    environment = describe_machine() | describe_environment()
+    return Report(
+        title=f"{dataset.name} {how['split']} · {loaded.config.get('backbone', '')}".rstrip(" ·"),
+        subtitle=str(loaded.source), classes=dataset.classes, palette=dataset.palette, scores=scores, settings=how,
+        counts=confusion.counts.cpu().numpy(), config=loaded.config, machine=environment, spread=spread,
+        worst=gallery.worst, image_scores=gallery.rows, commands=[command],
+    )  # fmt: skip
 
 
 def no_labels(dataset: SegmentationDataset, split: str) -> str:

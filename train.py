@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import DataLoader
 
+from config.defaults import changed_flags
 from config.describe import describe
 from config.resolve import runs_folder
 from config.start import Start, find_start
@@ -93,7 +94,9 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         describe(args, architecture, sampler, sizes=sizes, device=device, amp=settings.amp)
         with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
             extra = {"config": config} | model.preprocessing
-            recorder = Recorder(folder, classes=train_set.classes, palette=train_set.palette, extra=extra)
+            recorder = Recorder(
+                folder, classes=train_set.classes, palette=train_set.palette, extra=extra, changed=changed_flags(args)
+            )
             trainer = Trainer(
                 model, criterion.to(device), optimizer, schedule, train_batches, val_batches, settings=settings,
                 classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,
@@ -177,7 +180,8 @@ def run(trainer: Trainer, config: dict) -> int:
         return 128 + stopped_by
     if trainer.scores:
         print_main(f"{table(trainer.scores)}\nprotocol whole, output stride {trainer.model.output_stride}")
-        print_main(f"best val mIoU {100 * trainer.best_miou:.2f}; {folder.best}\nsheet {folder.sheet}")
+        print_main(f"best val mIoU {100 * trainer.best_miou:.2f}; {folder.best}")
+        print_main(f"sheet {folder.sheet}\nreport {folder.report}")
     if trainer.recorder.broken.times:
         print_main(f"{trainer.recorder.broken}; {folder.broken}")
     return 0

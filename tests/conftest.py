@@ -23,12 +23,18 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write("".join(f"{line}\n" for line in sorted(set(lines))))
 
 
+def fail_with(path: Path, error: Exception) -> None:
+    """A page that cannot be made ends no run, but it fails a test."""
+    raise error
+
+
 @pytest.fixture(autouse=True)
 def clean_state(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # no roots that this user's runs remember
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("utils.run.recorder.note_failure", fail_with)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # slow; no test cuts the power
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the maps are small: more threads are slower

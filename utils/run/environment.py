@@ -1,4 +1,4 @@
-"""The software versions and the commit of a run."""
+"""The software versions, the commit and the machine of a run."""
 
 import os
 import platform
@@ -13,6 +13,8 @@ import PIL
 import torch
 import torchvision
 
+from utils.distributed import world_size
+
 
 def describe_environment() -> dict:
     """`versions` {name: str} and `commit` (str; None outside a git checkout), for the configuration of a run."""
@@ -26,6 +28,27 @@ def describe_environment() -> dict:
         },
         "commit": git_commit(),
     }
+
+
+def describe_machine() -> dict:
+    """Processor, GPUs (if this process uses CUDA), system and number of processes: plain values for people to read."""
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "processor": f"{processor_name()}, {os.cpu_count()} cores",
+        "GPUs": ", ".join(gpus) if torch.cuda.is_initialized() else "none used",
+        "system": f"{platform.system()} {platform.release()}",
+        "processes": world_size(),
+    }
+
+
+def processor_name() -> str:
+    """Linux gives it in /proc alone; `platform` knows it elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def command_line(script: str, arguments: Sequence[str]) -> str:

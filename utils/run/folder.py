@@ -15,8 +15,8 @@ CHECKPOINT, BEST, BEST_WEIGHTS = "checkpoint.pth.tar", "model_best.pth.tar", "mo
 
 class RunFolder:
     """`config.json`, `first_batch.png`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, the
-    weights of the best alone, TensorBoard events, `metrics.json`, `sheet.png` and `curves.png` of the last
-    validation, and `broken.json` if images were left out.
+    weights of the best alone, TensorBoard events, `metrics.json`, `sheet.png`, `curves.png` and `report.html` of
+    the last validation, and `broken.json` if images were left out.
 
     A running training writes all but `config.json` through `writer`, so a full disk does not end it.
     """
@@ -28,6 +28,7 @@ class RunFolder:
         self.first_batch = path / "first_batch.png"
         self.metrics, self.sheet, self.broken = path / "metrics.json", path / "sheet.png", path / "broken.json"
         self.curves = path / "curves.png"
+        self.report = path / "report.html"
         self.writer = RetryingWriter()
 
     @classmethod

@@ -1,6 +1,7 @@
 """What a training run writes: checkpoints, log, TensorBoard, the scores of a validation, and lines for the terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -10,7 +11,10 @@ from utils.palettes import Palette
 from utils.progress import print_above_bar
 from utils.run.broken import BrokenFiles
 from utils.run.checkpoint import to_bytes
+from utils.run.environment import describe_machine
 from utils.run.folder import RunFolder
+from utils.run.report.content import Report
+from utils.run.report.page import render_report
 from utils.run.tensorboard import TensorBoardLogger, truncate_events
 from utils.run.weights_file import to_safetensors
 from utils.scoring.curves import plot_curves
@@ -27,13 +31,24 @@ METRICS = ("val/miou", "val/loss", "train/epoch_loss")  # beside the hyperparame
 class Recorder:
     """Writes the files of a run into `folder`, on the first process alone.
 
-    `extra`: plain values that every checkpoint holds beside the state of the trainer.
+    `extra`: plain values that every checkpoint holds beside the state of the trainer. `changed`: the names in its
+    `config` that differ from the defaults.
     """
 
-    def __init__(self, folder: RunFolder, *, classes: Sequence[str], palette: Palette, extra: Mapping):
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        classes: Sequence[str],
+        palette: Palette,
+        extra: Mapping,
+        changed: Sequence[str] = (),
+    ):
         self.folder, self.classes, self.palette = folder, classes, palette
         self.extra = {"classes": list(classes), "palette": [list(color) for color in palette]} | extra
+        self.changed = changed
         self.rows: list[dict] = []  # of the log
+        self.show_validation: Callable[[], bytes] | None = None  # makes the report, until it is written
         self.broken = BrokenFiles()
         self.scores: dict = {}  # of the last validation, after the settings that they depend on
         self.tensorboard: TensorBoardLogger | None = None
@@ -79,6 +94,7 @@ class Recorder:
         examples = evenly_spaced(gallery.spread, NUM_SHEET_ROWS)
         self.tensorboard.examples(examples, self.palette, step)
         self.folder.writer.replace(self.folder.sheet, png(grid(examples, self.classes, self.palette)))
+        self.show_validation = lambda: render_report(self.report(counts, gallery))  # once the log has its row
 
     def log_epoch(self, row: dict, *, is_best: bool, num_epochs: int) -> None:
         """`row`: what log.jsonl holds of an epoch."""
@@ -97,6 +113,7 @@ class Recorder:
             f"epoch {row['epoch']}/{num_epochs}, step {row['step']}: loss {row['train_loss']:.4f}{miou}, "
             f"lr {row['lr']:.2e}, {row['seconds']:.0f} s of training"
         )
+        self.write_report()
 
     def draw_curves(self) -> None:
         """Draw the log as curves.png. An error in it ends no run."""
@@ -106,6 +123,29 @@ class Recorder:
             print_above_bar(f"note: {self.folder.curves} could not be drawn ({type(error).__name__}: {error})")
         else:
             self.folder.writer.replace(self.folder.curves, png_data)
+
+    def write_report(self) -> None:
+        """Write the page of the validation since the last call, if there was one. An error in it ends no run."""
+        render, self.show_validation = self.show_validation, None
+        if render is None:
+            return
+        try:
+            page = render()
+        except Exception as error:
+            note_failure(self.folder.report, error)
+        else:
+            self.folder.writer.replace(self.folder.report, page)
+
+    def report(self, counts: Tensor, gallery: Gallery) -> Report:
+        config = self.extra.get("config", {})
+        versions = {name: config[name] for name in ("versions", "commit", "dataset_sizes") if name in config}
+        settings = {name: value for name, value in self.scores.items() if not isinstance(value, float | dict)}
+        return Report(
+            title=f"{config.get('dataset')} · {config.get('backbone')}", subtitle=str(self.folder.path),
+            classes=self.classes, palette=self.palette, scores=self.scores, settings=settings, counts=counts.numpy(),
+            config=config, machine=describe_machine() | versions, changed=self.changed, spread=gallery.spread,
+            worst=gallery.worst, image_scores=gallery.rows, rows=self.rows, commands=config.get("commands", []),
+        )  # fmt: skip
 
     def add_broken(self, paths: Sequence[str]) -> None:
         """Count files that were skipped, of all processes, and list them in the run folder."""
@@ -138,3 +178,8 @@ class Recorder:
                 f"{unwritten[0]} could not be written ({len(unwritten)} files of the run are older than its step "
                 f"{step}): make room there and continue with --resume auto"
             )
+
+
+def note_failure(path: Path, error: Exception) -> None:
+    """One line about a page that could not be made."""
+    print_above_bar(f"note: {path} could not be made ({type(error).__name__}: {error}); the run continues without it")

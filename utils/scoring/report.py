@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from utils.errors import writing
-from utils.palettes import Palette
+from utils.run.files import write_atomically
+from utils.run.report.content import Report
+from utils.run.report.page import render_report
 from utils.run.stale import remove_stale, write_manifest
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, table, write_confusion, write_metrics
@@ -36,33 +36,25 @@ def print_scores(scores: dict, settings: dict) -> None:
     print(", ".join([*parts, f"{settings['pictures']} images"]))
 
 
-def write_results(
-    out: Path,
-    scores: dict | None,
-    settings: dict,
-    counts: Tensor,
-    gallery: Gallery,
-    *,
-    classes: Sequence[str],
-    palette: Palette,
-    ids: Sequence[str],
-) -> None:
-    """Write metrics.json, per_image.csv, confusion.csv, confusion.png, sheet.png and, if scored, trimap.png into `out`.
+def write_results(out: Path, report: Report, gallery: Gallery, *, ids: Sequence[str]) -> None:
+    """Write metrics.json, per_image.csv, confusion.csv, confusion.png, sheet.png, report.html and, if scored,
+    trimap.png into `out`.
 
-    `counts` int64 [K, K] of the confusion matrix, `ids` in the order of per_image.csv. Without `scores` (no labels)
-    only sheet.png is written. Prints each path. Files that an earlier call wrote into `out` and this one does not are
-    removed if they are as it left them, else named. Raises UserError if `out` cannot be written.
+    `ids` in the order of per_image.csv. Without scores (no labels) only sheet.png and report.html are written. Prints
+    each path. Files that an earlier call wrote into `out` and this one does not are removed if they are as it left
+    them, else named. Raises UserError if `out` cannot be written.
     """
-    examples = evenly_spaced(gallery.spread, NUM_SHEET_ROWS)
-    if scores is None:
-        examples = [example._replace(label=None) for example in examples]
-    files = {"sheet.png": grid(examples, classes, palette).save}
+    classes, scores, counts = report.classes, report.scores, report.counts
+    files = {
+        "sheet.png": grid(evenly_spaced(report.spread, NUM_SHEET_ROWS), classes, report.palette).save,
+        "report.html": lambda path: write_atomically(path, render_report(report)),
+    }
     if scores is not None:
         files = {
-            "metrics.json": lambda path: write_metrics(path, scores, **settings),
+            "metrics.json": lambda path: write_metrics(path, scores, **report.settings),
             "per_image.csv": lambda path: gallery.write(path, ids),
-            "confusion.csv": lambda path: write_confusion(path, counts.numpy(), classes),
-            "confusion.png": lambda path: plot_confusion(path, counts.numpy(), classes),
+            "confusion.csv": lambda path: write_confusion(path, counts, classes),
+            "confusion.png": lambda path: plot_confusion(path, counts, classes),
         } | files
         if trimap := scores.get("trimap"):
             files["trimap.png"] = lambda path: plot_trimap(path, **trimap, whole_miou=scores["miou"])
