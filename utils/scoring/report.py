@@ -14,7 +14,15 @@ from utils.scoring.plots import plot_confusion, plot_trimap
 from utils.scoring.sheet import grid
 
 # What a call may write
-RESULT_FILES = ("metrics.json", "per_image.csv", "confusion.csv", "confusion.png", "sheet.png", "trimap.png")
+RESULT_FILES = (
+    "metrics.json",
+    "per_image.csv",
+    "confusion.csv",
+    "confusion.png",
+    "sheet.png",
+    "trimap.png",
+    "report.html",
+)
 
 
 def print_scores(scores: dict, settings: dict) -> None:

@@ -57,5 +57,5 @@ def confusions(report: Report) -> str:
         if pixels := int(wrong[truth, prediction]):
             share = percentage(pixels / report.counts[truth].sum())
             rows.append((report.classes[truth], report.classes[prediction], share, f"{pixels:,}"))
-    header = ("truth", "predicted as", "% of truth", "pixels")
+    header = ("truth", "predicted", "% of truth", "pixels")
     return table(header, rows, label="Most frequent confusions", first_is_text=2)
