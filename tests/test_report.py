@@ -84,11 +84,13 @@ def test_the_curves_show_the_log(show):
 def test_the_pointer_and_the_keys_read_the_curves(show):
     page = show(make_report(num_rows=5))
     svg = page.locator(".chart svg").first
-    assert not svg.locator(".cursor").is_visible()
+    cursor = "line => getComputedStyle(line).display"
+    assert svg.locator(".cursor").evaluate(cursor) == "none"
     dot = svg.locator("circle").nth(1).bounding_box()
     page.mouse.move(dot["x"] + 4, dot["y"] + 30)
     output = page.locator(".chart output").first
-    assert output.inner_text() == "step 100: training 0.5, validation 0.6" and svg.locator(".cursor").is_visible()
+    assert output.inner_text() == "step 100: training 0.5, validation 0.6"
+    assert svg.locator(".cursor").evaluate(cursor) != "none"
     svg.focus()
     page.keyboard.press("ArrowRight")
     assert output.inner_text() == "step 150: training 0.333, validation 0.4"
