@@ -156,7 +156,7 @@ def test_validations_left(done, epochs, interval, left):
 def test_time_left():
     assert time_left(100, 2, step_seconds=0.1, validation_seconds=5) == "20 s left"
     assert time_left(600, 2, step_seconds=1, validation_seconds=60) == "12 min left"
-    assert time_left(600, 2, step_seconds=1, validation_seconds=None) == "over 10 min left"
+    assert time_left(600, 2, step_seconds=1, validation_seconds=None) == "10 min and 2 validations left"
     assert time_left(600, 0, step_seconds=1, validation_seconds=None) == "10 min left"
     assert time_left(30_000, 0, step_seconds=1, validation_seconds=None) == "8 h 20 min left"
     assert time_left(300_000, 0, step_seconds=1, validation_seconds=None) == "3.5 days left"

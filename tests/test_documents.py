@@ -16,6 +16,7 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 PACKAGES = ("benchmarks", "config", "dataloaders", "modeling", "utils")
 COMMANDS = ("train", "evaluate", "predict", "export", "modeling.cost", "modeling.weights", "modeling.publish")
 COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert", "dataloaders.show")
+COMMANDS += ("utils.run.compare",)
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 

@@ -51,9 +51,14 @@ def validations_left(num_done: int, num_epochs: int, interval: int) -> int:
 
 
 def time_left(num_steps: int, num_validations: int, *, step_seconds: float, validation_seconds: float | None) -> str:
-    """The time of so many steps and validations, such as "12 min left"; "over" it where no validation was timed yet."""
+    """The time of so many steps and validations, such as "12 min left".
+
+    Validations are counted beside it where none was timed yet: "10 min and 2 validations left".
+    """
     seconds = num_steps * step_seconds + num_validations * (validation_seconds or 0)
-    prefix = "over " if num_validations and validation_seconds is None else ""
+    more = ""
+    if num_validations and validation_seconds is None:
+        more = f" and {num_validations} validation{'s'[: num_validations > 1]}"
     minutes = round(seconds / 60)
     if seconds < 60:
         text = f"{seconds:.0f} s"
@@ -63,7 +68,7 @@ def time_left(num_steps: int, num_validations: int, *, step_seconds: float, vali
         text = f"{minutes // 60} h {minutes % 60:02d} min"
     else:
         text = f"{minutes / 1440:.1f} days"
-    return f"{prefix}{text} left"
+    return f"{text}{more} left"
 
 
 def print_above_bar(text: str) -> None:
