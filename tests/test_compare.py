@@ -49,6 +49,12 @@ def test_a_checkpoint_names_its_run_and_none_counts_twice(two, capsys):
     assert ["flag", "a", "b"] in lines(capsys.readouterr().out)
 
 
+def test_a_name_is_what_differs_of_the_path(tmp_path, capsys):
+    runs = [make_run(tmp_path / name / "experiment_0") for name in ("one/small", "two/small")]
+    assert compare.main(list(map(str, runs))) == 0
+    assert ["class", "one", "two"] in lines(capsys.readouterr().out)
+
+
 def test_other_data_and_classes_are_said(tmp_path, capsys):
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", dataset="folder", classes=("dog", "cow", "hen"))]
     assert compare.main(list(map(str, runs))) == 0

@@ -63,12 +63,13 @@ def parse(text: str, path: Path) -> dict:
 
 
 def names_of(runs: list[Run]) -> list[str]:
-    """Of each run its path without what all paths begin with; the folder's name of a single run."""
-    parts = [run.path.resolve().parts for run in runs]
-    shared = 0
-    while all(len(each) > shared + 1 and each[shared] == parts[0][shared] for each in parts):
-        shared += 1
-    return ["/".join(each[shared:]) for each in parts]
+    """Of each run its path without what all paths begin and end with."""
+    parts = [list(run.path.resolve().parts) for run in runs]
+    for place in (0, -1):
+        while all(len(each) > 1 and each[place] == parts[0][place] for each in parts):
+            for each in parts:
+                del each[place]
+    return ["/".join(each) for each in parts]
 
 
 def differing_flags(runs: list[Run]) -> dict[str, list]:
