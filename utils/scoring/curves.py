@@ -23,7 +23,7 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping]], *, title: str = "") -> by
         draw(loss, rows, "train_loss", color=color, label=f"{name} training".strip())
         draw(loss, rows, "val_loss", color=color if len(runs) > 1 else "C1", style="--", label=f"{name} val".strip())
         draw(miou, rows, "val_miou", color=color, factor=100, label=name)
-        mark_best(miou, rows, color)
+        mark_best(miou, rows, color, text_height=-13 if number % 2 == 0 else 7)
         draw(lr, rows, "lr", color=color, label=name)
     for axes, text in ((loss, "loss"), (miou, "val mIoU, %"), (lr, "learning rate")):
         axes.set(title=text, xlabel="step")
@@ -49,14 +49,15 @@ def draw(axes, rows: Sequence[Mapping], key: str, *, color: str, label: str, sty
         axes.plot(steps, values, style, marker=marker, color=color, label=label or "_", linewidth=1.3)
 
 
-def mark_best(axes, rows: Sequence[Mapping], color: str) -> None:
-    """A circle at the highest mIoU, with its number."""
+def mark_best(axes, rows: Sequence[Mapping], color: str, *, text_height: int) -> None:
+    """A circle at the highest mIoU, with its number so many points above it: two runs may end at one place."""
     if points := points_of(rows, "val_miou"):
         step, value = max(points, key=lambda point: point[1])
         axes.plot([step], [100 * value], "o", color=color, markersize=6, markerfacecolor="none")
         axes.annotate(
-            f"{100 * value:.1f}", (step, 100 * value), textcoords="offset points", xytext=(0, -13), ha="center", size=8
-        )
+            f"{100 * value:.1f}", (step, 100 * value), textcoords="offset points", xytext=(0, text_height),
+            ha="center", size=8, color=color,
+        )  # fmt: skip
 
 
 def points_of(rows: Sequence[Mapping], key: str) -> list[tuple[int, float]]:
