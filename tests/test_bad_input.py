@@ -279,6 +279,11 @@ FLAGS = [
          flags=("--allow-absent", "wal")),
     bad_flags("--backbone | 'vgg' | mobilenet", "--backbone", "vgg"),
     bad_flags("--dataset | 'ade' | pascal", "--dataset", "ade"),
+    bad_flags("--dataset | 'pascl' | did you mean pascal?", "--dataset", "pascl"),
+    bad_flags("--backbone | 'resnet_50' | did you mean resnet50?", "--backbone", "resnet_50"),
+    bad_flags("unrecognized arguments: --bacbone drn | did you mean --backbone?", "--bacbone", "drn"),
+    bad_flags("--batch_size=3 | did you mean --batch-size?", "--batch_size=3"),
+    bad_flags("--weights-from mobilenetv2_dm5 | did you mean mobilenetv2_dm05?", "--weights-from", "mobilenetv2_dm5"),
     bad_flags("--lr-scheduler | 'exp' | poly", "--lr-scheduler", "exp"),
     bad_flags("--lr: '-1' is not a number above 0", "--lr", "-1"),
     bad_flags("--lr: 'fast' is not a number above 0", "--lr", "fast"),
@@ -362,6 +367,11 @@ def test_the_checker_reports_the_same_mistake(case, roots, capsys):
 MOBILENET = "--backbone mobilenet --head lite"
 OTHER_COMMANDS = [  # (command, its flags, parts of the error); NETWORK, IMAGE and TMP stand for paths
     ("check", "--dataset ade", "--dataset | 'ade' | pascal"),
+    ("check", "--dataset foldr", "'foldr' | did you mean folder?"),
+    ("prepare", "cityscape", "'cityscape' | did you mean cityscapes?"),
+    ("weights", "x --out y --backbon drn --num_classes 5", "--num_classes | did you mean --num-classes?"),
+    ("evaluate", "--chekpoint x", "--checkpoint --weights-from is required | did you mean --checkpoint?"),
+    ("predict", "IMAGE --checkpoint x --ouy TMP/out", "--out | did you mean --out?"),
     ("check", "--dataset demo --workers abc", "--workers: 'abc' is not"),
     ("check", "--dataset demo --split val --workers 0 --json /dev/null/x.json", "cannot write /dev/null/x.json"),
     ("prepare", "voc", "NAME | 'voc' | pascal"),

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from utils.distributed.failure import exit_at_once, is_one_of_several, lost_connection, wait_for_torchrun
 from utils.errors import RunFailed, UserError
+from utils.suggest import did_you_mean
 
 # Parameters whose flag has another name; every other flag is --name-of-the-parameter
 FLAGS = {
@@ -19,10 +20,43 @@ EXPECTED = (UserError, RunFailed, KeyboardInterrupt)  # errors without a traceba
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, as every other bad input."""
+    """Reports a mistake in one line, as every other bad input, and names the nearest flag or choice.
+
+    A flag may be shortened to a start that no other flag has.
+    """
+
+    words: Sequence[str] = ()  # of the command line
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {message}{self.nearest_flag()} (see {self.prog} --help)\n")
+
+    def nearest_flag(self) -> str:
+        """Names the flag nearest to the first unknown one, which may be why a required flag is missing."""
+        flags = [name for action in self._actions for name in action.option_strings]
+        shown = [name for action in self._actions if not is_hidden(action) for name in action.option_strings]
+        for word in self.words:
+            name = word.partition("=")[0]
+            if word == "--":
+                break
+            if name.startswith("--") and not any(known.startswith(name) for known in flags):
+                nearest = did_you_mean(name, shown)
+                return nearest and f"; {name}{nearest}"
+        return ""
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += did_you_mean(value, action.choices)
+            raise
+
+
+def is_hidden(action: argparse.Action) -> bool:
+    return action.help == argparse.SUPPRESS
 
 
 class DefaultsFormatter(argparse.HelpFormatter):

@@ -9,6 +9,7 @@ from modeling.backbone import BACKBONES
 from modeling.backbone.spec import TENSORFLOW_MODELS
 from utils.download import fetch, unpack
 from utils.errors import UserError
+from utils.suggest import did_you_mean
 
 # Beside each backbone's `imagenet`: MobileNetV2 trained with TensorFlow; Xception-65 trained on ImageNet, then COCO
 BACKBONE_WEIGHTS = {
@@ -77,7 +78,8 @@ def backbone_weights(name: str, backbone: str) -> Path | None:
 def released(name: str) -> Released:
     """The segmentation network `name`. Raises UserError for an unknown name."""
     if name not in SEGMENTATION:
-        raise UserError(f"`weights_from` {name}: unknown; choose one of {', '.join(SEGMENTATION)}")
+        choices = ", ".join(SEGMENTATION) + did_you_mean(name, SEGMENTATION)
+        raise UserError(f"`weights_from` {name}: unknown; choose one of {choices}")
     return SEGMENTATION[name]
 
 
