@@ -90,7 +90,8 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         )  # fmt: skip
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
         commands = {"commands": [*dict.fromkeys([*start.commands, command])]}  # a requeued job repeats the last
-        config = vars(args) | describe_environment() | {"dataset_sizes": sizes} | commands
+        facts = {"dataset_sizes": sizes, "initial_weights": start.initial_weights}
+        config = vars(args) | describe_environment() | facts | commands
         describe(args, architecture, sampler, sizes=sizes, device=device, amp=settings.amp)
         with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
             extra = {"config": config} | model.preprocessing

@@ -17,7 +17,8 @@ NETWORK = tuple(key for key in CONFIG_KEYS if key != "dropout")
 FIXED = (*CONFIG_KEYS, "dataset", "use_sbd", "context_background", "crop_size", "base_size", "batch_size", "seed")
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
-    "device", "workers", "run_dir", "checkname", "resume", "ft", "weights_from", "max_steps", "no_val", "compile",
+    "device", "workers", "run_dir", "checkname", "config", "resume", "ft", "weights_from", "max_steps", "no_val",
+    "compile",
 )  # fmt: skip
 
 

@@ -146,10 +146,12 @@ def add_device_flags(group) -> None:
 
 def add_run_flags(group) -> None:
     add = group.add_argument
+    add("--config", metavar="FILE", help="take the flags of an earlier run from its config.json or folder, except "
+        "where it is and where it computes; flags given beside it win")  # fmt: skip
     add("--run-dir", default="run", metavar="DIR", help="a run is DIR/<dataset>/<checkname>/experiment_<n>/")
     add("--checkname", metavar="NAME", help="name of a series of runs (default: deeplab-<backbone>)")
-    add("--resume", metavar="{auto,FILE}", help="continue from a checkpoint in its own folder; auto: the newest of "
-        "this dataset and checkname, or a fresh start")  # fmt: skip
+    add("--resume", metavar="{auto,FILE,DIR}", help="continue from a checkpoint, or that of the run in a folder, in "
+        "its own folder; auto: the newest of this dataset and checkname, or a fresh start")  # fmt: skip
     add("--ft", action="store_true", help="take only the weights of --resume FILE, for a new run")
     add("--max-steps", type=positive_int, metavar="N", help="stop after step N of the run; the schedule's length stays")
     add("--save-every", type=positive_int, metavar="N", help="also write the checkpoint every N steps (default: each "

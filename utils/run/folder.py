@@ -115,3 +115,14 @@ def newest_checkpoints(runs: Path) -> Iterator[Path]:
             found.append((paths[0].stat().st_mtime_ns, number, paths))
     for _, _, paths in sorted(found, reverse=True):
         yield from paths
+
+
+def newest_of_others(runs: Path) -> Path | None:
+    """The folder of the newest run with a checkpoint in the folders beside `runs`: of the same data, other names."""
+    return next(iter(runs_below(runs.parent, f"*/experiment_*/{CHECKPOINT}", besides=runs)), None)
+
+
+def runs_below(folder: Path, *patterns: str, besides: Path | None = None) -> list[Path]:
+    """The folders of the runs whose checkpoints match one of `patterns` in `folder`, the last written first."""
+    found = {path.parent: path.stat().st_mtime_ns for pattern in patterns for path in folder.glob(pattern)}
+    return sorted((run for run in found if run.parent != besides), key=found.get, reverse=True)

@@ -8,7 +8,7 @@ from utils.distributed import print_main
 from utils.errors import UserError
 from utils.hf_hub import is_address
 from utils.run.checkpoint import read_checkpoint
-from utils.run.folder import newest_checkpoints
+from utils.run.folder import CHECKPOINT, newest_checkpoints, runs_below
 from utils.run.weights_file import WEIGHTS
 
 RUN_KEYS = ("state_dict", "optimizer", "epoch", "step", "config", "classes")
@@ -25,6 +25,23 @@ def read_run(path: str | Path) -> dict:
     if not set(RUN_KEYS) <= set(state) or not isinstance(state["config"], dict):
         raise UserError(f"{path} holds weights but no run to resume: add --ft to start from the weights")
     return state
+
+
+def find_checkpoint(path: str | Path) -> str:
+    """The checkpoint that `path` means: of a run folder its latest; any other path is returned as it is.
+
+    Raises UserError for a folder above those of runs, with the newest run in it.
+    """
+    if is_address(path) or not Path(path).is_dir():
+        return str(path)
+    if (checkpoint := Path(path) / CHECKPOINT).is_file():
+        return str(checkpoint)
+    if runs := runs_below(Path(path), *(f"{'*/' * depth}experiment_*/{CHECKPOINT}" for depth in range(3))):
+        raise UserError(
+            f"{path} holds {len(runs)} {'run' if len(runs) == 1 else 'runs'}: name one, such as the newest, "
+            f"`resume` {runs[0]}"
+        )
+    return str(path)
 
 
 def newest_run(runs: Path) -> str | None:
