@@ -285,7 +285,7 @@ FLAGS = [
     bad_flags("--batch_size=3 | did you mean --batch-size?", "--batch_size=3"),
     bad_flags("--weights-from xception65_citys_trainfine | did you mean xception65_cityscapes_trainfine?",
               "--weights-from", "xception65_citys_trainfine"),
-    bad_flags("--config /nowhere/config.json cannot be read | config.json of a run", "--config", "/nowhere/config.json"),
+    bad_flags("--config /nowhere/c.json cannot be read | config.json of a run", "--config", "/nowhere/c.json"),
     bad_flags("--lr-scheduler | 'exp' | poly", "--lr-scheduler", "exp"),
     bad_flags("--lr: '-1' is not a number above 0", "--lr", "-1"),
     bad_flags("--lr: 'fast' is not a number above 0", "--lr", "fast"),

@@ -1,10 +1,14 @@
 """Repeating a run by its config.json, finding the run to resume, and shortened flags."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from running import in_process, log, said
+from running import ROOT, in_process, log, said
 
 import train
 from config.train_flags import train_parser
@@ -41,6 +45,18 @@ def test_a_run_repeated_by_its_config_has_the_same_bits(finished, tmp_path):
         assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
+def test_the_command_of_a_config_repeats_the_run_in_a_shell(folder_root, tmp_path):
+    root = folder_root.rename(tmp_path / 'it\'s "mine" $HOME')
+    data = ["--dataset", "folder", "--data-root", str(root)]
+    _, first = in_process(data, tmp_path / "run", "--max-steps", "1")
+    (line,) = json.loads((first / "config.json").read_text())["commands"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(line, shell=True, check=True, cwd=ROOT, env=os.environ | {"PATH": path})
+    one, two = (read_checkpoint(first.with_name(name) / "checkpoint.pth.tar") for name in (first.name, "experiment_1"))
+    assert one["config"]["commands"] == two["config"]["commands"] and one["config"]["data_root"] == str(root)
+
+
 def test_given_flags_win_and_unknown_settings_are_named(finished, tmp_path, capsys):
     config = json.loads((finished[2] / "config.json").read_text()) | {"sharpness": 3}
     (tmp_path / "other.json").write_text(json.dumps(config))
@@ -54,8 +70,9 @@ def test_given_flags_win_and_unknown_settings_are_named(finished, tmp_path, caps
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("[1]", "holds no flags of a run"), ("{", "no complete JSON"), ('{"dataset": "demo"}', "holds no flags of a run"),
-     ({"epochs": "many"}, "epochs 'many' is not a whole number"), ({"backbone": "vgg"}, "backbone is 'vgg', not one of"),
+    [("[1]", "holds no flags of a run"), ("{", "no complete JSON"), ('{"seed": 1}', "holds no flags of a run"),
+     ({"epochs": "many"}, "epochs 'many' is not a whole number"),
+     ({"backbone": "vgg"}, "backbone is 'vgg', not one of"),
      ({"nesterov": "yes"}, "nesterov is 'yes', not true or false"), ({"crop_size": 33}, "crop_size is 33, not a list"),
      ({"lr": True}, "lr 'True' is not a number"), ({"seed": [1]}, "seed '[1]' is not")],
 )  # fmt: skip
