@@ -9,7 +9,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100p
   color: #222; background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 div { overflow-x: auto }
-table { border-collapse: collapse } th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap }
+table { border-collapse: collapse } th, td { padding: .25rem .7rem; text-align: right }
 th:first-child, td:first-child { text-align: left } tr { border-bottom: 1px solid #8884 }
 .note { border-left: 4px solid #d80; padding-left: .8rem }
 img { width: 100%; min-width: 640px; background: #fff }

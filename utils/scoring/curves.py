@@ -13,33 +13,42 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping]], *, title: str = "") -> by
     """
     # Takes half a second, which a run without validation need not wait
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    is_single = len(runs) == 1
+    figure = Figure(figsize=(12, 3.6 if is_single else 3.7 + 0.18 * len(runs)), layout="constrained")
     figure.suptitle(title, size=11)
     loss, miou, lr = figure.subplots(1, 3)
-    for number, (name, rows) in enumerate(runs.items()):
+    for number, rows in enumerate(runs.values()):
         color = f"C{number % 10}"
-        draw(loss, rows, "train_loss", color=color, label=f"{name} training".strip())
-        draw(loss, rows, "val_loss", color=color if len(runs) > 1 else "C1", style="--", label=f"{name} val".strip())
-        draw(miou, rows, "val_miou", color=color, factor=100, label=name)
+        draw(loss, rows, "train_loss", color=color, label="training")
+        draw(loss, rows, "val_loss", color="C1" if is_single else color, style="--", label="validation")
+        draw(miou, rows, "val_miou", color=color, factor=100)
         mark_best(miou, rows, color, text_height=-13 if number % 2 == 0 else 7)
-        draw(lr, rows, "lr", color=color, label=name)
-    for axes, text in ((loss, "loss"), (miou, "val mIoU, %"), (lr, "learning rate")):
+        draw(lr, rows, "lr", color=color)
+    for axes, text in (
+        (loss, "loss" if is_single else "loss (dashed: validation)"),
+        (miou, "val mIoU, %"),
+        (lr, "learning rate"),
+    ):
         axes.set(title=text, xlabel="step")
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize=7)
+    if not is_single:  # names may be long: below the axes
+        lines = [Line2D([], [], color=f"C{number % 10}", label=name) for number, name in enumerate(runs)]
+        figure.legend(handles=lines, loc="outside lower left", fontsize=8, frameon=False)
+    elif loss.lines:
+        loss.legend(fontsize=8)
     lr.ticklabel_format(axis="y", scilimits=(-3, 3))
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=DPI)
     return data.getvalue()
 
 
-def draw(axes, rows: Sequence[Mapping], key: str, *, color: str, label: str, style: str = "-", factor: float = 1):
+def draw(axes, rows: Sequence[Mapping], key: str, *, color: str, label: str = "", style: str = "-", factor: float = 1):
     """A line through the rows that have a number for `key`; a point for each of the first few."""
     points = points_of(rows, key)
     if points:
