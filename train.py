@@ -66,7 +66,8 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         train_set, val_set = build_datasets(args, start)
         architecture = Architecture.from_config(vars(args), num_classes=len(train_set.classes))
         model = build_network(args, architecture, start, device)
-        train_batches, val_batches = build_loaders(args, model, train_set, val_set, device)
+        val_images = [] if val_set is None else evenly_spaced(range(len(val_set)), args.limit_val or len(val_set))
+        train_batches, val_batches = build_loaders(args, model, train_set, val_set, device, val_images=val_images)
         start_workers(train_batches, val_batches)
         connect(device)
         sampler = train_batches.batch_sampler
@@ -86,7 +87,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
             epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
             save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate,
             amp=resolve_amp(args.amp, device), ema_decay=args.ema, channels_last=args.channels_last,
-            compile=args.compile, example_ids=[] if val_set is None else evenly_spaced(val_set.ids, NUM_EXAMPLES),
+            compile=args.compile, example_ids=[val_set.ids[index] for index in evenly_spaced(val_images, NUM_EXAMPLES)],
         )  # fmt: skip
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
         commands = {"commands": [*dict.fromkeys([*start.commands, command])]}  # a requeued job repeats the last
@@ -103,7 +104,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
                 classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,
             )  # fmt: skip
             if start.checkpoint:
-                restore(trainer, start.checkpoint, start.source)
+                restore(trainer, start.checkpoint, start.source, limit_val=args.limit_val)
                 recorder.restore(start.checkpoint)
             # The checkpoint keeps the flags, as other processes and devices resolve them differently
             return run(trainer, config | {"accumulate": settings.accumulate, "amp": settings.amp})
@@ -146,6 +147,8 @@ def build_loaders(
     train_set: SegmentationDataset,
     val_set: SegmentationDataset | None,
     device: torch.device,
+    *,
+    val_images: Sequence[int],
 ) -> tuple[DataLoader, DataLoader | None]:
     loading = {"workers": args.workers, "pin_memory": device.type == "cuda", "skip_broken": args.skip_broken}
     loading |= {"rank": rank(), "world_size": world_size()}
@@ -158,7 +161,7 @@ def build_loaders(
         batch_size=args.batch_size, accumulate=accumulate, **loading,
     )  # fmt: skip
     require_two_images(model, args.batch_size, train_batches.batch_sampler.num_micro_batches)
-    return train_batches, None if val_set is None else eval_loader(val_set, **loading)
+    return train_batches, None if val_set is None else eval_loader(val_set, indices=val_images, **loading)
 
 
 def run(trainer: Trainer, config: dict) -> int:
@@ -180,7 +183,10 @@ def run(trainer: Trainer, config: dict) -> int:
         )
         return 128 + stopped_by
     if trainer.scores:
-        print_main(f"{table(trainer.scores)}\nprotocol whole, output stride {trainer.model.output_stride}")
+        print_main(
+            f"{table(trainer.scores)}\nprotocol whole, output stride {trainer.model.output_stride}"
+            f"{trainer.recorder.limit_text}"
+        )
         print_main(f"best val mIoU {100 * trainer.best_miou:.2f}; {folder.best}")
         print_main(f"sheet {folder.sheet}\nreport {folder.report}")
     if trainer.recorder.broken.times:

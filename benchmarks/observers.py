@@ -89,9 +89,9 @@ def cases(widths: Sequence[int], num_classes: int) -> dict[str, tuple[Count, Cou
     for border in ("classes", "void"):
         trimap = Trimap(widths, num_classes, border=border)
         definition = part(transform_trimap, widths=trimap.widths, border=border, **one)
-        found[f"trimap, border {border}"] = (definition, part(trimap.measure, ""))
+        found[f"trimap, border {border}"] = (definition, part(trimap.measure, "", image=None))
     boundary = BoundaryIoU(num_classes, ratio=RATIO)
-    found["boundary IoU"] = (part(transform_boundary, **one), part(boundary.measure, ""))
+    found["boundary IoU"] = (part(transform_boundary, **one), part(boundary.measure, "", image=None))
     return found
 
 

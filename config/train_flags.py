@@ -157,4 +157,6 @@ def add_run_flags(group) -> None:
     add("--save-every", type=positive_int, metavar="N", help="also write the checkpoint every N steps (default: each "
         "epoch)")  # fmt: skip
     add("--eval-interval", type=positive_int, default=1, metavar="EPOCHS", help="epochs between two validations")
+    add("--limit-val", type=positive_int, metavar="N", help="validate on N images, spread evenly over the split "
+        "(default: all)")  # fmt: skip
     add("--no-val", action="store_true", help="no validation")

@@ -57,10 +57,13 @@ def eval_loader(
     world_size: int = 1,
     transform: Callable = whole_image,
     skip_broken: bool = False,
+    indices: Sequence[int] | None = None,
 ) -> DataLoader:
-    """Batches of one image, since sizes differ. A process loads every `world_size`-th image, none of them twice."""
+    """Batches of one image, since sizes differ: those of `indices`, or all. A process loads every `world_size`-th of
+    them, none twice.
+    """
     samples = EvalDataset(dataset, transform, skip_broken=skip_broken)
-    subset = Subset(samples, range(rank, len(dataset), world_size))
+    subset = Subset(samples, (range(len(dataset)) if indices is None else indices)[rank::world_size])
     return DataLoader(
         subset,
         num_workers=workers,

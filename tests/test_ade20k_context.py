@@ -126,6 +126,7 @@ def context_run(context_root, tmp_path):
     return lambda *flags: in_process(data, tmp_path / "run", *flags)
 
 
+@pytest.mark.slow
 def test_the_background_stays_a_class_when_a_run_is_resumed_or_scored(context_run, context_root, tmp_path, capsys):
     status, folder = context_run("--context-background", "--max-steps", "1")
     path = str(folder / "checkpoint.pth.tar")

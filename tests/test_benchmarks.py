@@ -49,6 +49,7 @@ def table_rows(out: str, title: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"][2:]
 
 
+@pytest.mark.slow
 def test_gpu_benchmark_measures_training_scoring_and_waiting(capsys, monkeypatch):
     monkeypatch.setattr("benchmarks.waiting.NUM_FILES", 4)
     monkeypatch.setattr(gpu_benchmark, "VOC_SIZES", ((30, 40),))

@@ -59,6 +59,7 @@ def random_images(batch: int, height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_graph_gives_the_logits_of_its_checkpoint_at_any_size(files, shape):
     """onnxruntime alone, as a user without this repository runs it."""
@@ -70,6 +71,7 @@ def test_a_graph_gives_the_logits_of_its_checkpoint_at_any_size(files, shape):
     assert logits.dtype == np.float32 and (logits.std() > 0.01 or shape[1:] == (1, 1))
 
 
+@pytest.mark.slow
 def test_a_graph_of_labels_gives_uint8(files):
     session = onnxruntime.InferenceSession(str(files["labels.onnx"]))
     images = random_images(2, 36, 48)
@@ -78,6 +80,7 @@ def test_a_graph_of_labels_gives_uint8(files):
     assert labels.dtype == np.uint8 and (labels == expected.numpy()).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_the_metadata_says_what_the_graph_is(files):
     entries = {entry.key: json.loads(entry.value) for entry in onnx.load(files["logits.onnx"]).metadata_props}
     assert entries["classes"] == list(CLASSES) and entries["palette"] == [list(color) for color in voc_palette(3)]
@@ -102,6 +105,7 @@ def test_a_program_is_saved_with_its_metadata_and_not_loaded_by_the_commands(fil
     assert "holds a program, which is not loaded here" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_graph_as_its_checkpoint(files, folder_root, tmp_path):
     scores = {}
     for name in ("checkpoint", "logits.onnx", "labels.onnx"):
@@ -114,6 +118,7 @@ def test_evaluate_scores_a_graph_as_its_checkpoint(files, folder_root, tmp_path)
         assert scores["logits.onnx"][key] == scores["checkpoint"][key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"flip": True}, {"window": 33, "stride": 20}, {"scales": (0.5, 1.0)}])
 def test_segmenter_runs_a_graph_with_everything_outside_of_it(files, options):
     """A resized image is rounded to 8 bits for the graph."""
@@ -125,6 +130,7 @@ def test_segmenter_runs_a_graph_with_everything_outside_of_it(files, options):
     assert other.classes == CLASSES and list(other.palette) == list(one.palette)
 
 
+@pytest.mark.slow
 def test_predict_labels_with_a_graph(files, tmp_path):
     Image.fromarray(random_images(1, 36, 48)[0].permute(1, 2, 0).numpy()).save(tmp_path / "x.png")
     labels = []
@@ -135,6 +141,7 @@ def test_predict_labels_with_a_graph(files, tmp_path):
     assert np.array_equal(labels[0], labels[1]) and np.array_equal(labels[0], labels[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments", "text"),
     [
@@ -152,11 +159,13 @@ def test_what_a_graph_cannot_do_is_one_line(files, name, arguments, text):
     assert text in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_graph_of_one_size_takes_no_other(files):
     with pytest.raises(UserError, match=r"takes images of 36x48 alone, this one has 30x44: export it without `size`"):
         Segmenter(files["labels.onnx"], "cpu")(np.zeros((30, 44, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_files_of_others_are_one_line(files, tmp_path):
     foreign, broken = tmp_path / "foreign.onnx", tmp_path / "broken.onnx"
     graph = onnx.load(files["logits.onnx"])
@@ -171,6 +180,7 @@ def test_files_of_others_are_one_line(files, tmp_path):
         read_source(files["logits.onnx"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
@@ -184,6 +194,7 @@ def test_wrong_names_are_one_line_before_anything_is_traced(files, flags, text, 
     assert text in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_without_the_packages_of_onnx_one_line_names_them(files, monkeypatch, tmp_path):
     loaded = load_model(files["checkpoint"])
     for name in ("onnxruntime", "onnxscript"):
@@ -196,6 +207,7 @@ def test_without_the_packages_of_onnx_one_line_names_them(files, monkeypatch, tm
         load_model(files["logits.onnx"])
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_from_its_checkpoint_is_not_left_behind(files, tmp_path, monkeypatch, capsys):
     def read(path):
         run = OnnxModel(path).run
@@ -212,6 +224,7 @@ def test_a_file_that_differs_from_its_checkpoint_is_not_left_behind(files, tmp_p
     assert not [path for path in tmp_path.iterdir() if "x.onnx" in path.name]
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_a_row_a_file_and_their_ratio(files, capsys):
     flags = ["--graphs", str(files["logits.onnx"]), "--size", "36", "48", "--repeats", "1"]
     benchmark.main(["--checkpoint", str(files["checkpoint"]), *flags])

@@ -78,6 +78,7 @@ def test_the_hub_lists_three_entry_points_and_all_backbones():
     assert listed["xception41"]["heads"] == ("separable", "standard", "lite", "lite-decoder")
 
 
+@pytest.mark.slow
 def test_the_dependencies_are_what_the_entry_points_import():
     code = (
         "import importlib.util, sys\n"
@@ -140,6 +141,7 @@ def test_a_notebook_elsewhere_shows_a_labeled_image(folder_network, folder_root,
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(shown["image/png"]))), np.asarray(expected))
 
 
+@pytest.mark.slow
 def test_commands_run_from_a_folder_with_packages_of_our_names(folder_network, folder_root, elsewhere):
     """By their path; a module of a package with PYTHONPATH, and there -P hides the packages of the folder."""
     image = folder_root / "JPEGImages/v.0.jpg"

@@ -232,6 +232,7 @@ def test_a_run_draws_its_first_batch(data, folder_root, tmp_path):
     assert not is_drawn(sheet, *samples_of(folder_root, first_keys(3)[2:])[0][::2])
 
 
+@pytest.mark.slow
 def test_drawing_changes_no_bit_of_a_run(data, tmp_path, monkeypatch):
     _, drawn = in_process(data, tmp_path / "drawn", "--epochs", "1")
     monkeypatch.setattr(train, "first_batch", lambda _loader: None)

@@ -74,6 +74,17 @@ class Recorder:
         if self.broken.times or self.folder.broken.exists():
             self.folder.writer.replace(self.folder.broken, self.broken.render())
 
+    @property
+    def limit(self) -> dict:
+        """With --limit-val, what the scores depend on beside the protocol; else empty."""
+        config = self.extra.get("config", {})
+        number = config.get("limit_val")
+        return {"limit_val": number, "pictures": min(number, config["dataset_sizes"]["val"])} if number else {}
+
+    @property
+    def limit_text(self) -> str:
+        return f" on {self.limit['pictures']} images (--limit-val)" if self.limit else ""
+
     def draw_first_batch(self, samples: Sequence[Sample]) -> None:
         """Draw samples of the first batch as the network gets them."""
         sheet = sample_sheet(samples, self.classes, self.palette, title=f"first batch: {len(samples)} samples")
@@ -88,7 +99,7 @@ class Recorder:
         """`counts` int64 [K, K] of the confusion matrix."""
         if not is_main_process():
             return
-        settings = {"protocol": "whole", "out_stride": out_stride, "step": step}
+        settings = {"protocol": "whole", "out_stride": out_stride, "step": step} | self.limit
         self.scores = settings | scores
         self.folder.writer.replace(self.folder.metrics, render_metrics(scores, **settings))
         examples = evenly_spaced(gallery.spread, NUM_SHEET_ROWS)
@@ -100,6 +111,7 @@ class Recorder:
         """`row`: what log.jsonl holds of an epoch."""
         if not is_main_process():
             return
+        row |= self.limit if row["val_miou"] is not None else {}
         self.folder.append_log(row)
         self.rows.append(row)
         scalars = {"train/epoch_loss": row["train_loss"]}
@@ -108,7 +120,8 @@ class Recorder:
         self.tensorboard.scalars(scalars, row["step"])
         if row["val_iou"] is not None:
             self.draw_curves()
-        miou = "" if row["val_miou"] is None else f", val mIoU {percent(row['val_miou'])}{' (best)' if is_best else ''}"
+        miou = "" if row["val_miou"] is None else f", val mIoU {percent(row['val_miou'])}{self.limit_text}"
+        miou += " (best)" if is_best else ""
         print_above_bar(
             f"epoch {row['epoch']}/{num_epochs}, step {row['step']}: loss {row['train_loss']:.4f}{miou}, "
             f"lr {row['lr']:.2e}, {row['seconds']:.0f} s of training"

@@ -15,6 +15,8 @@ RUN_KEYS = ("state_dict", "optimizer", "epoch", "step", "config", "classes")
 
 
 class Resumable(Protocol):
+    best_miou: float | None
+
     def load_state_dict(self, state: dict) -> None: ...
 
 
@@ -66,8 +68,11 @@ def require_same_classes(checkpoint: Mapping, classes: Sequence[str], source: st
         )
 
 
-def restore(trainer: Resumable, checkpoint: dict, source: str) -> None:
-    """Load the state of the run. Raises UserError for a checkpoint whose content does not fit its own flags."""
+def restore(trainer: Resumable, checkpoint: dict, source: str, *, limit_val: int | None = None) -> None:
+    """Load the state of the run, without its best mIoU if validation now scores another number of images, `limit_val`.
+
+    Raises UserError for a checkpoint whose content does not fit its own flags.
+    """
     try:
         trainer.load_state_dict(checkpoint)
     except (LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -76,3 +81,6 @@ def restore(trainer: Resumable, checkpoint: dict, source: str) -> None:
             f"{source} does not fit the run that its settings describe ({type(error).__name__}: {what}): "
             "give another checkpoint, or add --ft to start a new run from its weights"
         ) from error
+    if trainer.best_miou is not None and checkpoint["config"].get("limit_val") != limit_val:
+        trainer.best_miou = None
+        print_main("--limit-val changes the images that are scored: the next validation starts a new best mIoU")
