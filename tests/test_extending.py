@@ -152,6 +152,7 @@ shutil.rmtree("run")  # 90 MB
 """
 
 
+@pytest.mark.slow
 def test_the_examples_work(extended, tmp_path):
     """In one process, because its start is most of the time."""
     out = run(extended, "-c", IMPORTS + BACKBONE + DATASET + LOSS + RUN, str(write_pets(tmp_path / "pets")))

@@ -42,6 +42,7 @@ def full_disk():
     fill(False)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_while_is_reported_once_and_changes_nothing(
     data, tmp_path, monkeypatch, capsys, full_disk
 ):

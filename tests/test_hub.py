@@ -110,6 +110,7 @@ segmenter(image).label_image().save("labels.png")
 """
 
 
+@pytest.mark.slow
 def test_a_script_elsewhere_with_packages_of_our_names(folder_network, folder_root, elsewhere, tmp_path):
     """It keeps its own packages, imported before the hub is used or after; two clones do not meet either."""
     other, image = tmp_path / "other", folder_root / "JPEGImages/v.0.jpg"

@@ -67,6 +67,7 @@ def test_a_limit_above_the_split_scores_all(root, tmp_path):
     assert metrics["miou"] == json.loads((folder / "metrics.json").read_text())["miou"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_limit_and_another_one_starts_a_new_best(root, tmp_path, capsys):
     _, folder = train(root, tmp_path / "run", "--max-steps", "1", "--limit-val", "3")
     resume = ("--resume", str(folder / "checkpoint.pth.tar"))

@@ -96,6 +96,7 @@ def assert_is_the_only_error(err: str, rank: int, line: str, status: int) -> Non
     assert "another process is gone" not in err and "SIGKILL" not in err
 
 
+@pytest.mark.slow
 def test_a_user_error_before_the_ranks_meet_ends_all(folder_root, tmp_path):
     err = run_driver(tmp_path, folder_root, "start", rank=0, processes=2)
     assert_is_the_only_error(err, 0, "error: broken on purpose", 2)

@@ -43,6 +43,7 @@ def test_train_demo_takes_flags(tmp_path):
     assert "demo: 480 training" in out
 
 
+@pytest.mark.slow
 def test_setup_skips_a_python_without_the_requirements(tmp_path):
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)

@@ -70,6 +70,7 @@ def read(path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
+@pytest.mark.slow
 def test_the_samples_of_the_loader_are_drawn(data, folder_root, tmp_path, capsys):
     flags = ["--crop-size", "40", "70", "--count", "6", "--workers", "0", "--out", str(tmp_path / "s.png")]
     assert show.main([*data, *flags, "--epoch", "3"]) == 0

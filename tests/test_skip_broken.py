@@ -46,6 +46,7 @@ def test_without_the_flag_broken_pixels_stop_the_run_with_their_path(folder_root
     assert folder.is_dir() and not (folder / "broken.json").exists()
 
 
+@pytest.mark.slow
 def test_with_the_flag_the_run_lists_the_files_it_left_out(data, tmp_path, capsys):
     status, folder = in_process(data, tmp_path / "run", *SKIP, "--use-balanced-weights")
     out = capsys.readouterr().out
