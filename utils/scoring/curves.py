@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 
-DPI = 120
+DPI = 100
 
 
 def plot_curves(runs: Mapping[str, Sequence[Mapping]], *, title: str = "") -> bytes:
