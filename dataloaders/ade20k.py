@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.base import SegmentationDataset
-from dataloaders.checks.layout import Names, Report, files_by_id, match_files, raise_first, require_folder
+from dataloaders.checks.layout import Names, Report, files_by_id, raise_first, require_folder
 from utils.errors import UserError
 from utils.palettes import ADE20K_CLASSES, ADE20K_PALETTE
 
@@ -42,10 +42,7 @@ class ADE20K(SegmentationDataset):
             label=f"{label_folder}/{{}}.png",
             fix="unpack ADEChallengeData2016.zip",
         )
-        # Without labels only the images are matched
-        self.ids = match_files(list(images), images, labels if self.has_labels else images, names=names, report=report)
-        self.image_files = [images[image_id] for image_id in self.ids]
-        self.label_files = [labels.get(image_id) for image_id in self.ids]
+        self.ids = self.match(list(images), images, labels, names=names, report=report)
 
     def submission(self, image_id: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
         """For the challenge's server: one channel of 1..150."""

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dataloaders.checks.layout import Names, Report, match_files
 from dataloaders.checks.pairs import Opener, Pair, check_values, make_upright
 from utils.errors import UserError
 from utils.images import open_image, open_label
@@ -55,6 +56,24 @@ class SegmentationDataset:
     def class_names(cls, root: Path) -> tuple[tuple[str, ...], Palette]:
         """(classes, palette), without reading the images."""
         return cls.classes, cls.palette
+
+    def match(
+        self,
+        ids: Sequence[str],
+        images: Mapping[str, Path],
+        labels: Mapping[str, Path],
+        *,
+        names: Names,
+        report: Report,
+    ) -> list[str]:
+        """Set `image_files` and `label_files` of the `ids` that have both, and return these ids; see `match_files`.
+
+        Where the split has no labels, only the images are matched.
+        """
+        found = match_files(ids, images, labels if self.has_labels else images, names=names, report=report)
+        self.image_files = [images[image_id] for image_id in found]
+        self.label_files = [labels.get(image_id) for image_id in found]
+        return found
 
     def __len__(self) -> int:
         return len(self.ids)

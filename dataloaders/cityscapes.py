@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
-from dataloaders.checks.layout import Names, Report, match_files, raise_first, require_folder
+from dataloaders.checks.layout import Names, Report, raise_first, require_folder
 from utils.errors import UserError
 from utils.images import open_label
 from utils.palettes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
@@ -41,11 +41,8 @@ class Cityscapes(SegmentationDataset):
             label=f"{label_folder}/{{}}{LABEL_END}",
             fix="unpack gtFine_trainvaltest.zip",
         )
-        # Without labels only the images are matched
-        kept = match_files(list(images), images, labels if self.has_labels else images, names=names, report=report)
+        kept = self.match(list(images), images, labels, names=names, report=report)
         self.ids = [name.split("/")[1] for name in kept]
-        self.image_files = [images[name] for name in kept]
-        self.label_files = [labels.get(name) for name in kept]
 
     def open_label(self, index: int) -> Image.Image:
         return open_label(self.label_path(index)).point(TRAIN_IDS)

@@ -11,7 +11,6 @@ from dataloaders.checks.layout import (
     Names,
     Report,
     files_by_id,
-    match_files,
     raise_first,
     read_ids,
     ways_to_set_root,
@@ -34,9 +33,7 @@ class SBD(SegmentationDataset):
         images = files_by_id(root / "img", [".jpg"], report)
         labels = files_by_id(root / "cls", [".mat"], report)
         names = Names("SBD's lists", str(root / "img"), f"{root / 'cls'}/{{}}.mat")
-        self.ids = match_files(list(dict.fromkeys(ids)), images, labels, names=names, report=report)
-        self.image_files = [images[image_id] for image_id in self.ids]
-        self.label_files = [labels[image_id] for image_id in self.ids]
+        self.ids = self.match(list(dict.fromkeys(ids)), images, labels, names=names, report=report)
 
     def open_label(self, index: int) -> Image.Image:
         """Mode L, from the array GTcls.Segmentation of the MATLAB file."""

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dataloaders.base import SegmentationDataset
-from dataloaders.checks.layout import Names, Report, files_by_id, match_files, raise_first, read_ids, require_folder
+from dataloaders.checks.layout import Names, Report, files_by_id, raise_first, read_ids, require_folder
 from utils.errors import UserError
 from utils.palettes import VOC_CLASSES, palette_image, voc_palette
 
@@ -39,10 +39,7 @@ class VOCLayout(SegmentationDataset):
         self.has_labels = split != "test" or any(image_id in labels for image_id in ids)
         suffixes = " ".join(IMAGE_SUFFIXES)
         names = Names(str(id_file), f"{image_folder} (endings {suffixes})", f"{self.label_folder}/{{}}.png")
-        # Without labels only the images are matched
-        self.ids = match_files(ids, images, labels if self.has_labels else images, names=names, report=report)
-        self.image_files = [images[image_id] for image_id in self.ids]
-        self.label_files = [labels.get(image_id) for image_id in self.ids]
+        self.ids = self.match(ids, images, labels, names=names, report=report)
 
 
 class VOC(VOCLayout):

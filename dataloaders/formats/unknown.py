@@ -9,7 +9,7 @@ import numpy as np
 
 from dataloaders.base import IGNORE_INDEX
 from dataloaders.checks.mend import value_flags
-from dataloaders.formats.classes import TRANSPARENT, ClassList, color_of
+from dataloaders.formats.classes import TRANSPARENT, ClassList, color_code, color_of
 from dataloaders.formats.source import Item, Reading
 
 # Of anti-aliased edges: many colors, each of few pixels. Colors of missing classes are few and have many
@@ -83,7 +83,7 @@ def fix(
     if ranked[0] == TRANSPARENT:
         return "give --ignore transparent if these pixels are to be ignored"
     if classes.has_colors:
-        if is_gray and max(totals) <= color_code_of_gray(len(classes.names)):
+        if is_gray and max(totals) <= color_code(*[len(classes.names)] * 3):
             return "the masks hold class numbers: give a FILE without colors, or --values with the number of each class"
         is_rare = totals[ranked[0]] <= MAX_EDGE_SHARE * sum(totals.values())
         if is_rare and are_between(ranked, [code for code in known if code in totals]):
@@ -94,10 +94,6 @@ def fix(
     elif flags := value_flags(totals, len(classes.names)):
         return f"give {flags} if that is their meaning"
     return f"add the class to FILE, or give --ignore {names.text(ranked[0])} (--unknown ignore: all of them)"
-
-
-def color_code_of_gray(value: int) -> int:
-    return value << 16 | value << 8 | value
 
 
 def are_between(codes: Sequence[int], known: Sequence[int]) -> bool:

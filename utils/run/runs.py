@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.run.log_rows import best_row
 
 # In config.json, but no flag that shapes a run
 NOT_COMPARED = {"commands", "run_dir", "resume", "config", "versions", "dataset_sizes", "commit"}
@@ -25,8 +26,7 @@ class Run:
     @property
     def best(self) -> dict | None:
         """The row of the highest mIoU, the first of several."""
-        scored = [row for row in self.rows if row.get("val_miou") is not None]
-        return max(scored, key=lambda row: row["val_miou"], default=None)
+        return best_row(self.rows)
 
     @property
     def last(self) -> dict | None:

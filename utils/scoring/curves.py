@@ -3,6 +3,8 @@
 import io
 from collections.abc import Mapping, Sequence
 
+from utils.run.log_rows import points_of
+
 DPI = 100
 
 
@@ -71,8 +73,3 @@ def mark_best(axes, rows: Sequence[Mapping], color: str, *, text_height: int) ->
             f"{100 * value:.1f}", (step, 100 * value), textcoords="offset points", xytext=(0, text_height),
             ha="center", size=8, color=color,
         )  # fmt: skip
-
-
-def points_of(rows: Sequence[Mapping], key: str) -> list[tuple[int, float]]:
-    """(step, value) of the rows that have the value."""
-    return [(row["step"], row[key]) for row in rows if row.get(key) is not None and "step" in row]

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette
-from utils.scoring.visualize import BLACK, GAP, GRAY, WHITE, Color, Hatch, blend, legend, stack
+from utils.scoring.visualize import BLACK, GAP, GRAY, WHITE, Color, Hatch, blend, legend, seen_classes, stack
 
 PADDING = Hatch(6, True, dark=(150, 150, 150), light=(215, 215, 215))
 IGNORED = Hatch(2, False, dark=BLACK, light=WHITE)
@@ -43,11 +43,16 @@ def sample_sheet(samples: Sequence[Sample], classes: Sequence[str], palette: Pal
     width = max(MIN_WIDTH, *(shown_size(sample.label.shape, width)[0] for sample in samples))
     cells = [draw_sample(sample, palette, width) for sample in samples]
     rows = [cells[start : start + num_columns] for start in range(0, len(cells), num_columns)]
-    sheet_width = num_columns * (cells[0].width + 2 * GAP)
-    body = [side_by_side(row, sheet_width) for row in rows]
+    step = cells[0].width + 2 * GAP
+    sheet_width = num_columns * step
+    body = [side_by_side(row, sheet_width, step=step) for row in rows]
     headline = text_line([(title, BLACK)], sheet_width - 2 * GAP)
     return stack(
-        [side_by_side([headline], sheet_width), *body, legend(entries(samples, classes, palette), sheet_width)]
+        [
+            side_by_side([headline], sheet_width, step=step),
+            *body,
+            legend(entries(samples, classes, palette), sheet_width),
+        ]
     )
 
 
@@ -101,10 +106,11 @@ def panels(sample: Sample, palette: Palette, size: tuple[int, int]) -> tuple[Ima
     return Image.fromarray(PADDING.draw(image, padding)), Image.fromarray(PADDING.draw(colors, padding))
 
 
-def side_by_side(cells: Sequence[Image.Image], width: int) -> Image.Image:
-    row = Image.new("RGB", (width, max(cell.height for cell in cells) + GAP), WHITE)
-    for number, cell in enumerate(cells):
-        row.paste(cell, (GAP + number * (cell.width + 2 * GAP), 0))
+def side_by_side(images: Sequence[Image.Image], width: int, *, step: int, below: int = GAP) -> Image.Image:
+    """`images` on white, `width` wide, one every `step` pixels, with `below` pixels of white under the highest."""
+    row = Image.new("RGB", (width, max(image.height for image in images) + below), WHITE)
+    for number, image in enumerate(images):
+        row.paste(image, (GAP + number * step, 0))
     return row
 
 
@@ -126,10 +132,7 @@ def text_line(parts: Sequence[tuple[str, Color]], width: int) -> Image.Image:
 
 def entries(samples: Sequence[Sample], classes: Sequence[str], palette: Palette) -> list[tuple[str, Color | Hatch]]:
     """The legend: the classes that occur, ignored pixels and padding if there are any."""
-    seen = np.unique(np.concatenate([sample.label.ravel() for sample in samples]))
-    found: list[tuple[str, Color | Hatch]] = [
-        (classes[number], palette[number]) for number in seen[seen < len(classes)]
-    ]
+    found: list[tuple[str, Color | Hatch]] = [*seen_classes([sample.label for sample in samples], classes, palette)]
     if any(sample.ignored.any() for sample in samples):
         found.append(("ignored (255)", IGNORED))
     if any(sample.padding.any() for sample in samples):

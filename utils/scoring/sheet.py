@@ -9,10 +9,11 @@ from PIL import Image
 from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette
 from utils.scoring.metrics import percent
-from utils.scoring.samples import MIN_WIDTH, shown_size, text_line
-from utils.scoring.visualize import BLACK, GAP, GRAY, WHITE, Color, Example, Hatch, color, legend, stack
+from utils.scoring.samples import MIN_WIDTH, shown_size, side_by_side, text_line
+from utils.scoring.visualize import BLACK, GAP, GRAY, WHITE, Color, Example, Hatch, color, legend, seen_classes, stack
 
 COLUMN_WIDTH = 320  # pixels
+PANEL_TITLES = ("image", "label", "prediction", "errors")  # of an example with a label, from left to right
 WRONG = (255, 70, 30)  # RGB; brighter than every pixel of the dimmed image
 DIMMED = 0.45  # brightness of the image below the errors, of 1
 IGNORED = Hatch(3, False, dark=(125, 125, 125), light=WHITE)
@@ -36,18 +37,14 @@ def grid(
     sizes = [shown_size(example.prediction.shape, width) for example in examples]
     column_width = max(min(MIN_WIDTH, width), *(size[0] for size in sizes))
     maps = [resize(example, size) for example, size in zip(examples, sizes, strict=True)]
-    titles = ["image", "prediction"] if all(part.label is None for part in maps) else [*panel_titles()]
+    titles = ["image", "prediction"] if all(part.label is None for part in maps) else [*PANEL_TITLES]
     sheet_width = len(titles) * (column_width + GAP) + GAP
-    rows = [side_by_side([text_line([(title, BLACK)], column_width) for title in titles], column_width, sheet_width)]
+    place = {"step": column_width + GAP, "below": GAP // 2}
+    rows = [side_by_side([text_line([(title, BLACK)], column_width) for title in titles], sheet_width, **place)]
     for example, part in zip(examples, maps, strict=True):
         panels = [Image.fromarray(panel) for panel in draw_panels(part, palette)]
-        rows += [caption(example, sheet_width), side_by_side(panels, column_width, sheet_width)]
+        rows += [caption(example, sheet_width), side_by_side(panels, sheet_width, **place)]
     return stack([*rows, legend(entries(maps, classes, palette), sheet_width)])
-
-
-def panel_titles() -> tuple[str, ...]:
-    """The columns of an example with a label, from left to right."""
-    return "image", "label", "prediction", "errors"
 
 
 def example_row(example: Example, palette: Palette, width: int) -> np.ndarray:
@@ -94,25 +91,16 @@ def caption(example: Example, width: int) -> Image.Image:
     """The id, and the mIoU of the image if it has labeled pixels."""
     details = [] if example.miou is None else [(f"mIoU {percent(example.miou)}", GRAY)]
     line = text_line([(example.key, BLACK), *details], width - 2 * GAP)
-    return side_by_side([line], line.width, width)
-
-
-def side_by_side(panels: Sequence[Image.Image], column_width: int, width: int) -> Image.Image:
-    row = Image.new("RGB", (width, max(panel.height for panel in panels) + GAP // 2), WHITE)
-    for column, panel in enumerate(panels):
-        row.paste(panel, (GAP + column * (column_width + GAP), 0))
-    return row
+    return side_by_side([line], width, step=0, below=GAP // 2)
 
 
 def entries(maps: Sequence[Maps], classes: Sequence[str], palette: Palette) -> list[tuple[str, Color | Hatch]]:
     """The classes that occur in label or prediction; wrong and ignored pixels, if there are any."""
     labels = [part.label for part in maps if part.label is not None]
-    seen = np.unique(np.concatenate([part.ravel() for part in [*labels, *(part.prediction for part in maps)]]))
-    found: list[tuple[str, Color | Hatch]] = [
-        (classes[number], palette[number]) for number in seen[seen < len(classes)]
-    ]
+    drawn = [*labels, *(part.prediction for part in maps)]
+    found: list[tuple[str, Color | Hatch]] = [*seen_classes(drawn, classes, palette)]
     if any(is_wrong(part).any() for part in maps if part.label is not None):
         found.append(("wrong", WRONG))
-    if IGNORE_INDEX in seen:
+    if any((label == IGNORE_INDEX).any() for label in labels):
         found.append(("ignored: white in the label", IGNORED))
     return found

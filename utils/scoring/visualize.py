@@ -154,6 +154,14 @@ def columns(
     return image
 
 
+def seen_classes(
+    maps: Iterable[np.ndarray], classes: Sequence[str], palette: Palette
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """(name, color) of the classes that occur in any of `maps`, uint8 [H, W], by number."""
+    seen = np.unique(np.concatenate([np.unique(values) for values in maps]))
+    return [(classes[number], palette[number]) for number in seen[seen < len(classes)]]
+
+
 def legend(entries: Sequence[tuple[str, Color | Hatch]], width: int) -> Image.Image:
     """Names with their swatches on white, `width` wide, in as many lines as they need."""
     font, line_height = ImageFont.load_default(LEGEND_FONT_SIZE), round(1.5 * LEGEND_FONT_SIZE)

@@ -3,12 +3,8 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
+from utils.run.log_rows import points_of
 from utils.run.report.charts import Series, line_chart
-
-
-def values(rows: Sequence[Mapping], key: str) -> list[tuple[float, float]]:
-    """(step, value) of the rows that have one."""
-    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
 
 
 def speeds(rows: Sequence[Mapping], batch_size: int | None) -> Iterator[tuple[float, float]]:
@@ -20,21 +16,15 @@ def speeds(rows: Sequence[Mapping], batch_size: int | None) -> Iterator[tuple[fl
 
 def curves(rows: Sequence[Mapping], batch_size: int | None) -> str:
     """Losses, mIoU, learning rate and speed over steps."""
-    losses = [Series("training", values(rows, "train_loss")), Series("validation", values(rows, "val_loss"))]
-    miou = [(step, 100 * value) for step, value in values(rows, "val_miou")]
+    losses = [Series("training", points_of(rows, "train_loss")), Series("validation", points_of(rows, "val_loss"))]
+    miou = [(step, 100 * value) for step, value in points_of(rows, "val_miou")]
     charts = [
         line_chart("Loss", [series for series in losses if series.points]),
         line_chart("mIoU, %", [Series("validation", miou)], form="{:.1f}".format),
-        line_chart("Learning rate", [Series("backbone", values(rows, "lr"))], form="{:.2g}".format),
+        line_chart("Learning rate", [Series("backbone", points_of(rows, "lr"))], form="{:.2g}".format),
         line_chart("Images/s", [Series("training", list(speeds(rows, batch_size)))], form="{:.3g}".format),
     ]
     return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
-
-
-def best_row(rows: Sequence[Mapping]) -> Mapping | None:
-    """The first of the rows with the highest mIoU."""
-    scored = [row for row in rows if row.get("val_miou") is not None]
-    return max(scored, key=lambda row: row["val_miou"], default=None)
 
 
 def previous_iou(rows: Sequence[Mapping]) -> Mapping:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from utils.flags import flag
+from utils.run.log_rows import best_row
 from utils.run.report.classes import bars, confusion
 from utils.run.report.content import Report, escape, percentage, section, table
-from utils.run.report.curves import best_row, curves, duration, previous_iou
+from utils.run.report.curves import curves, duration, previous_iou
 from utils.run.report.samples import samples
 from utils.run.report.warnings import warnings
 

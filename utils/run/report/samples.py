@@ -10,7 +10,7 @@ from PIL import Image
 from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette
 from utils.run.report.content import Report, escape, percentage, swatch, table
-from utils.scoring.visualize import Example
+from utils.scoring.visualize import Example, seen_classes
 
 JPEG_QUALITY = 80
 CORRECT, WRONG, IGNORED = 0, 1, 2  # values of the map of errors
@@ -73,8 +73,7 @@ def legend(report: Report) -> str:
     """The classes in the images, and the colors of the errors."""
     examples = [*report.spread, *report.worst]
     maps = [part for example in examples for part in (example.label, example.prediction) if part is not None]
-    seen = np.unique(np.concatenate([np.unique(part) for part in maps]))
-    keys = [(report.classes[number], report.palette[number]) for number in seen if number < len(report.classes)]
+    keys = seen_classes(maps, report.classes, report.palette)
     items = "".join(f"<span>{swatch(rgb)}{escape(name)}</span>" for name, rgb in keys)
     errors = f'<span>{swatch(ERROR_COLORS[WRONG])}wrong</span><span><i class="swatch hatched"></i>ignored</span>'
     return f'<div class="legend">{items}{errors}</div>'
