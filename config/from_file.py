@@ -9,11 +9,10 @@ from modeling.pretrained import zoo
 from utils.distributed import print_main
 from utils.errors import UserError
 from utils.flags import flag
+from utils.run.folder import FACTS
 
 # Which run this is and where it computes: each start gives its own
 NOT_TAKEN = ("config", "run_dir", "checkname", "resume", "ft", "weights_from", "device", "workers")
-# What config.json holds besides flags
-FACTS = ("versions", "commit", "dataset_sizes", "commands", "initial_weights", "machine")
 DATA_FOLDERS = ("data_root", "sbd_root")
 
 

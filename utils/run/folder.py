@@ -11,6 +11,7 @@ from utils.run.files import clear_parts, write_atomically
 from utils.run.writer import RetryingWriter
 
 CHECKPOINT, BEST, BEST_WEIGHTS = "checkpoint.pth.tar", "model_best.pth.tar", "model_best.safetensors"
+FACTS = ("versions", "commit", "dataset_sizes", "commands", "initial_weights")  # in config.json besides flags
 
 
 class RunFolder:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.run.folder import FACTS
 from utils.run.log_rows import best_row
 
 # In config.json, but no flag that shapes a run
-NOT_COMPARED = {"commands", "run_dir", "resume", "config", "versions", "dataset_sizes", "commit"}
+NOT_COMPARED = {*FACTS, "run_dir", "resume", "config"} - {"initial_weights"}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from utils.flags import flag
+from utils.run.folder import FACTS
 from utils.run.log_rows import best_row
 from utils.run.report.classes import bars, confusion
 from utils.run.report.content import Report, escape, percentage, section, table
@@ -14,7 +15,6 @@ from utils.run.report.warnings import warnings
 FOLDER = Path(__file__).parent
 # The page loads nothing, whatever the names in it contain
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-NOT_FLAGS = ("versions", "commit", "dataset_sizes", "commands")  # of a run's configuration
 
 
 def render_report(report: Report) -> bytes:
@@ -66,7 +66,7 @@ def headline(report: Report) -> str:
 
 def configuration(report: Report) -> str:
     """The commands, the flags that differ from the defaults, then all flags and what the scores depend on."""
-    flags = {name: value for name, value in report.config.items() if name not in NOT_FLAGS}
+    flags = {name: value for name, value in report.config.items() if name not in FACTS}
     commands = "".join(f"<pre>{escape(command)}</pre>" for command in report.commands)
     parts = [f"<h3>{'Command' if len(report.commands) == 1 else 'Commands'}</h3>{commands}" if commands else ""]
     parts.append(f"<h3>Score</h3>{values_table(report.settings, label='What the score depends on')}")
