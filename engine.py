@@ -1,6 +1,5 @@
 """The training loop: finished objects in, a trained network out. It knows no dataset, no flag and no file."""
 
-import contextlib
 import math
 import time
 from collections import deque
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from utils.distributed import gather_flat, rank, sync_buffers, world_size, wrap
-from utils.distributed.device import autocast, tune_convolutions
-from utils.distributed.sums import AllSums, float64
+from utils.distributed import gather_flat, rank, sync_buffers, wrap
+from utils.distributed.device import tune_convolutions
+from utils.distributed.sums import AllSums
 from utils.ema import AveragedNetwork
 from utils.errors import RunFailed
 from utils.inference import Normalize, Predictor
-from utils.optim import init_momentum, restore_optimizer, step_with_mean
+from utils.optim import init_momentum, restore_optimizer
 from utils.progress import StepMeter, print_above_bar, progress, time_left, validations_left
 from utils.run.broken import broken_files
 from utils.run.checkpoint import require_finite
@@ -28,6 +27,7 @@ from utils.scoring.cross_entropy import MeanCrossEntropy
 from utils.scoring.gallery import Gallery
 from utils.scoring.loop import score
 from utils.seeding import seed_everything
+from utils.train_step import Criterion, TrainStep
 
 
 class SegmentationModel(Protocol):
@@ -81,7 +81,7 @@ class Trainer:
     def __init__(
         self,
         model: SegmentationModel,
-        criterion: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        criterion: Criterion,
         optimizer: torch.optim.Optimizer,
         lr_factor: Callable[[int], float],
         train_loader: DataLoader,
@@ -93,18 +93,21 @@ class Trainer:
         signals: StopSignals,
         device: torch.device,
     ):
-        self.model, self.criterion, self.optimizer, self.lr_factor = model, criterion, optimizer, lr_factor
+        self.model, self.optimizer, self.lr_factor = model, optimizer, lr_factor
         self.train_loader, self.val_loader, self.settings, self.classes = train_loader, val_loader, settings, classes
         self.recorder, self.signals, self.device = recorder, signals, device
-        self.normalize = Normalize(model.mean, model.std, device)
-        self.memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        model.to(memory_format=self.memory_format)
+        memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        model.to(memory_format=memory_format)
         init_momentum(optimizer)
         self.ema = AveragedNetwork(model, settings.ema_decay) if settings.ema_decay else None
         self.network = wrap(model, device)
         if settings.compile:
             self.network = torch.compile(self.network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
+        self.make_step = TrainStep(
+            self.network, criterion, optimizer, self.scaler, normalize=Normalize(model.mean, model.std, device),
+            amp=settings.amp, memory_format=memory_format, device=device,
+        )  # fmt: skip
         self.steps_per_epoch = train_loader.batch_sampler.steps_per_epoch
         self.last_step = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
         self.epoch = self.step = 0  # finished ones
@@ -164,16 +167,10 @@ class Trainer:
         """
         seed_everything(self.settings.seed, self.step, rank())  # of dropout
         self.set_lr(self.step)
-        self.optimizer.zero_grad()
-        # The gradients are those of the summed loss over a constant, scaled afterwards to the mean over the labeled
-        # pixels, whose number no micro-batch knows alone. The constant keeps fp16 within its range.
-        pixels = sum(batch["label"].numel() for batch in micro_batches) * world_size()
-        sums = [self.backward(batch, pixels, is_last=batch is micro_batches[-1]) for batch in micro_batches]
         broken = broken_files(micro_batches)
-        # One all_reduce carries the loss and the stop and save requests
-        own = [float64(torch.stack(sums)).sum(0), [len(broken), *self.signals.pop_flags()]]
-        sums = AllSums(*own, device=self.device)
-        self.update(*sums.tensor[:2], pixels=pixels)
+        sums = self.make_step(micro_batches, lambda: [len(broken), *self.signals.pop_flags()])
+        if self.ema is not None:
+            self.ema.update()
         self.step += 1
         ids = [key for batch in micro_batches for key in batch["id"]]
         return LaunchedStep(self.step, self.learning_rate, ids, broken, sums)
@@ -204,33 +201,6 @@ class Trainer:
             self.last_step - step, validations, step_seconds=meter.next_step_seconds,
             validation_seconds=self.validation_seconds,
         )  # fmt: skip
-
-    def backward(self, batch: dict, pixels: int, *, is_last: bool) -> Tensor:
-        """Add the gradients of the summed loss / `pixels`. Returns [sum of the loss, sum of the weights]."""
-        image = batch["image"].to(self.device, non_blocking=True)
-        label = batch["label"].to(self.device, non_blocking=True).long()
-        image = self.normalize(image).contiguous(memory_format=self.memory_format)
-        # DDP exchanges the gradients of all micro-batches once, with the last
-        is_local = world_size() > 1 and not is_last
-        with self.network.no_sync() if is_local else contextlib.nullcontext():
-            with autocast(self.settings.amp, self.device):
-                logits = self.network(image)
-            total, weight = self.criterion(logits.float(), label)
-            # NaN instead of 1 if the loss is not finite: then no gradient is, as `step_with_mean` needs it
-            factor = 1 + 0 * total.detach()
-            self.scaler.scale(factor * total / pixels).backward()
-        return torch.stack([total.detach(), weight.detach()])
-
-    def update(self, total: Tensor, weight: Tensor, *, pixels: int) -> None:
-        """Step the optimizer: `total` and `weight` are summed over the batch, the gradients those of total / `pixels`,
-        averaged over the processes.
-        """
-        has_labels = weight > 0
-        loss = total / weight.where(has_labels, 1)
-        divisor = (weight / (pixels * world_size())).where(has_labels, 1)
-        step_with_mean(self.optimizer, self.scaler, divisor=divisor, is_finite=loss.isfinite())
-        if self.ema is not None:
-            self.ema.update()
 
     def add_requests(self, flags: Sequence[float]) -> None:
         """Remember what the summed `flags` of all processes ask for."""

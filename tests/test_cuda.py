@@ -153,8 +153,8 @@ def test_scoring_does_not_wait_for_the_gpu(no_wait, views):
 def test_a_loss_that_is_not_finite_changes_neither_weights_nor_momentum(amp):
     trainer = small_trainer(amp=amp)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    finite = trainer.criterion.forward
-    trainer.criterion.forward = lambda *maps: (finite(*maps)[0] * float("nan"), finite(*maps)[1])
+    finite = trainer.make_step.criterion.forward
+    trainer.make_step.criterion.forward = lambda *maps: (finite(*maps)[0] * float("nan"), finite(*maps)[1])
     assert np.isnan(mean_loss(trainer, [noise(1)]))
     for old, new in zip(before, trainer.model.parameters(), strict=True):
         assert torch.equal(old, new)
