@@ -17,6 +17,7 @@ import torch
 from modeling import BACKBONES, HEADS, Architecture
 from utils.distributed.device import DEVICES, select_device
 from utils.inference import Predictor
+from utils.labels import scores_to_labels
 
 
 def peak_memory(device: torch.device) -> float:
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds_at_one = None
     for scales, flip in rows:
         start = time.perf_counter()
-        Predictor(model, device, scales=scales, flip=flip)(image).argmax(1).cpu()
+        scores_to_labels(Predictor(model, device, scales=scales, flip=flip)(image)).cpu()
         seconds = time.perf_counter() - start
         if scales == (1.0,) and not flip:
             seconds_at_one = seconds

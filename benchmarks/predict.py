@@ -16,6 +16,7 @@ import torch
 from modeling.pretrained.loaded_model import load_model
 from utils.flags import Parser, positive_int
 from utils.inference import Predictor
+from utils.labels import scores_to_labels
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,7 +54,7 @@ def measure(names: Sequence[str], image: torch.Tensor, *, threads: int, repeats:
 def timed(predictor: Predictor, image: torch.Tensor) -> float:
     """Seconds from the image to its labels."""
     start = time.perf_counter()
-    predictor(image).argmax(1)
+    scores_to_labels(predictor(image))
     return time.perf_counter() - start
 
 

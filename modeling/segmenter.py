@@ -22,6 +22,7 @@ from modeling.pretrained.loaded_model import LoadedModel, load_model
 from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
 from utils.inference import default_stride, require_no_gaps
+from utils.labels import labels_and_confidence
 from utils.palettes import Palette, palette_image
 from utils.scoring.visualize import drawn_pixels, overlay, png
 
@@ -81,8 +82,7 @@ class Segmenter:
     `device`: auto, cpu, cuda or mps.
     `amp`: the network's precision: off (float32), bf16, fp16 (half), or auto for bf16 on a GPU that computes in it.
     `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands for both sides.
-    `batch_size`: images of equal size that are computed together. `scores`: False saves the softmax and its
-    memory; labels are the same (but for probabilities that round to one number).
+    `batch_size`: images of equal size that are computed together. `scores`: False saves the softmax.
     Raises UserError for a file or argument that cannot be used.
     """
 
@@ -162,12 +162,10 @@ class Segmenter:
 
     def predict(self, pixels: Tensor) -> tuple[np.ndarray, Sequence[np.ndarray | None]]:
         """uint8 [B, 3, H, W] -> labels uint8 [B, H, W], scores float32 [B, H, W] or B times None."""
-        if not self.with_scores:
-            labels, scores = self.predictor(pixels).argmax(1), [None] * len(pixels)
-        else:
-            values, labels = self.predictor.probabilities(pixels).max(1)  # [B, K, H, W] -> [B, H, W]
-            scores = values.float().cpu().numpy()
-        return labels.to(torch.uint8).cpu().numpy(), scores  # on the device first: an eighth of the bytes to copy
+        labels, scores = labels_and_confidence(
+            self.predictor(pixels), are_logits=self.predictor.has_single_view, with_confidence=self.with_scores
+        )
+        return labels.cpu().numpy(), [None] * len(pixels) if scores is None else scores.cpu().numpy()
 
 
 def equal_size_batches(images: Sequence[InputImage], batch_size: int) -> list[list[int]]:

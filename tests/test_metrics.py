@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
+from utils.labels import scores_to_labels
 from utils.scoring.metrics import ConfusionMatrix, table, write_metrics
 
 NAMES = ["a", "b", "c", "d"]
@@ -59,7 +60,7 @@ def test_scores_equal_a_slow_computation(seed):
         assert row == {name: pytest.approx(number) for name, number in numbers.items()}
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 19, 255])
+@pytest.mark.parametrize("num_classes", [1, 2, 19, 180, 181, 255])
 @pytest.mark.parametrize("is_on_cuda", [False, True])
 def test_counts_equal_those_of_a_loop(num_classes, is_on_cuda, monkeypatch):
     """For labels uint8 and predictions uint8 or int64, also by the operations that CUDA gets."""
@@ -67,9 +68,9 @@ def test_counts_equal_those_of_a_loop(num_classes, is_on_cuda, monkeypatch):
         monkeypatch.setattr(torch.Tensor, "is_cuda", True, raising=False)
     random, expected = np.random.default_rng(num_classes), np.zeros((num_classes, num_classes), np.int64)
     confusion = ConfusionMatrix(num_classes)
-    for dtype in (torch.uint8, torch.int64):
+    for dtype, ignored in ((torch.uint8, 0.2), (torch.int64, 0.2), (torch.uint8, 1)):
         prediction, label = random.integers(0, num_classes, (2, 1, 30, 40), dtype=np.uint8)
-        label[random.random(label.shape) < 0.2] = 255
+        label[random.random(label.shape) < ignored] = 255
         confusion.update(torch.from_numpy(prediction).to(dtype), torch.from_numpy(label))
         for truth, predicted in zip(label.flat, prediction.flat, strict=True):
             if truth != 255:
@@ -81,10 +82,10 @@ def test_counts_on_cuda_need_no_value_on_the_host():
     """A fake tensor has no values: an operation that waits for one raises."""
     with FakeTensorMode():
         confusion = ConfusionMatrix(19, "cuda:0")
-        prediction = torch.zeros(1, 19, 8, 9, device="cuda:0").argmax(1)
+        prediction = scores_to_labels(torch.zeros(1, 19, 8, 9, device="cuda:0"))
         label = torch.zeros(1, 8, 9, dtype=torch.uint8, device="cuda:0")
         confusion.update(prediction, label)
-        confusion.update(prediction.to(torch.uint8), label)
+        confusion.update(prediction.long(), label)
         assert confusion.counts.shape == (19, 19) and confusion.counts.device.type == "cuda"
         with pytest.raises(DynamicOutputShapeException):
             label[label != 255]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.inference import Predictor
+from utils.labels import scores_to_labels
 from utils.progress import progress
 
 
@@ -40,8 +41,8 @@ def compare(
         expected, found = predictor(image), run(image)
         if not gives_labels:
             differences.append((found - expected).abs().max())
-            found = found.argmax(1)
-        equal += (found == expected.argmax(1)).sum().item()
+            found = scores_to_labels(found)
+        equal += (found == scores_to_labels(expected)).sum().item()
         total += found.numel()
     # The maximum of a tensor is NaN if one of its values is; that of Python is not
     maximum = torch.stack(differences).max().item() if differences else None

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from utils.distributed.device import tune_convolutions
 from utils.distributed.host_copy import HostCopy
+from utils.labels import scores_to_labels
 from utils.progress import progress
 from utils.scoring.cross_entropy import MeanCrossEntropy
 from utils.scoring.metrics import ConfusionMatrix
@@ -66,7 +67,7 @@ def score(
     ):
         for batch in bar:
             scores, label = predict(batch["image"]), batch["label"].to(device, non_blocking=True)
-            prediction = scores.argmax(1).to(torch.uint8)  # [B, H, W]; an eighth of the bytes to copy
+            prediction = scores_to_labels(scores)  # [B, H, W]
             confusion.update(prediction, label)
             if loss:
                 loss.update(scores, label)

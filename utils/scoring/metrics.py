@@ -42,10 +42,11 @@ def count_pairs(rows: Tensor, columns: Tensor, num_rows: int, num_columns: int) 
 
     The values are below `num_rows` and `num_columns`. CUDA computes it without waiting: no shape depends on a value.
     """
-    pairs = torch.add(columns, rows.int(), alpha=num_columns).flatten()
     size = num_rows * num_columns
-    if pairs.is_cuda:  # there bincount waits for the largest value; the CPU has no faster count
-        counts = torch.zeros(size, dtype=torch.int64, device=pairs.device)
+    is_small = size <= 2**15 and not rows.is_cuda  # bincount reads the pairs three times; index_add_ takes no int16
+    pairs = rows.to(torch.int16 if is_small else torch.int32).mul(num_columns).add_(columns).flatten()
+    if rows.is_cuda:  # there bincount waits for the largest value
+        counts = torch.zeros(size, dtype=torch.int64, device=rows.device)
         counts.index_add_(0, pairs, counts.new_ones(1).expand(len(pairs)))
     else:
         counts = torch.bincount(pairs, minlength=size)
