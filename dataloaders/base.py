@@ -16,7 +16,10 @@ from utils.images import open_image, open_label
 from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette, palette_image
 
-__all__ = ["IGNORE_INDEX", "SegmentationDataset"]
+__all__ = ["IGNORE_INDEX", "Pixels", "SegmentationDataset"]
+
+# A decoded image (RGB) or label (one channel): of Pillow, or a uint8 array [H, W, 3] or [H, W]
+Pixels = Image.Image | np.ndarray
 
 
 class SegmentationDataset:
@@ -113,6 +116,10 @@ class SegmentationDataset:
         if problems:
             raise problems[0]
         return image, label
+
+    def read_pixels(self, index: int) -> tuple[Pixels, Pixels]:
+        """As `read`, for the samples of loaders: both may also be uint8 arrays, perhaps memory-mapped."""
+        return self.read(index)
 
     def load_and_check(self, index: int, opener: Opener = open_image) -> Pair:
         """As `read`, but returns all problems instead of raising the first; `opener` opens the image."""

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
 
-from dataloaders.base import IGNORE_INDEX, SegmentationDataset
-from dataloaders.transforms import Crop, RandomScaleCrop, whole_image
+from dataloaders.base import IGNORE_INDEX, Pixels, SegmentationDataset
+from dataloaders.transforms import Crop, RandomScaleCrop, size_of, whole_image
 from utils.errors import BrokenImage, UserError
 from utils.run.broken import SEPARATOR
 
@@ -41,9 +40,9 @@ class TrainDataset(Dataset):
             index, pair, broken = self.read_or_replace(epoch, index)
             more["broken"] = SEPARATOR.join(broken)
         else:
-            pair = self.dataset.read(index)
+            pair = self.dataset.read_pixels(index)
         image, label = self.transform(*pair, self.rng(key))
-        return {"image": image, "label": label, "id": self.dataset.ids[index]} | more, pair[0].size
+        return {"image": image, "label": label, "id": self.dataset.ids[index]} | more, size_of(pair[0])
 
     def crop(self, key: tuple[int, int], image_size: tuple[int, int]) -> Crop:
         """How the sample of a key was cropped from its image of `image_size` (width, height)."""
@@ -52,7 +51,7 @@ class TrainDataset(Dataset):
     def rng(self, key: tuple[int, int]) -> np.random.Generator:
         return np.random.default_rng((self.seed, *key))
 
-    def read_or_replace(self, epoch: int, index: int) -> tuple[int, tuple[Image.Image, Image.Image], list[str]]:
+    def read_or_replace(self, epoch: int, index: int) -> tuple[int, tuple[Pixels, Pixels], list[str]]:
         """(index of the image that was read, (image, label), paths that were skipped).
 
         Raises UserError after MAX_BROKEN images that cannot be decoded.
@@ -60,7 +59,7 @@ class TrainDataset(Dataset):
         rng, broken = np.random.default_rng((self.seed, epoch, index, 1)), []
         for _ in range(MAX_BROKEN):
             try:
-                return index, self.dataset.read(index), broken
+                return index, self.dataset.read_pixels(index), broken
             except BrokenImage as error:
                 broken.append(error.path)
                 index = int(rng.integers(len(self.dataset)))
@@ -83,7 +82,7 @@ class EvalDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         sample = {"id": self.dataset.ids[index]} | ({"broken": ""} if self.skip_broken else {})
         try:
-            image, label = self.transform(*self.dataset.read(index))
+            image, label = self.transform(*self.dataset.read_pixels(index))
         except BrokenImage as error:
             if not self.skip_broken:
                 raise

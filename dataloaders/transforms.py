@@ -1,4 +1,8 @@
-"""Image and label to tensors: the random training crop, and the whole image for scoring."""
+"""Image and label to tensors: the random training crop, and the whole image for scoring.
+
+Images and labels of Pillow and arrays give the same bits. Of an array, which may be memory-mapped, only the crop's
+window is read.
+"""
 
 from typing import NamedTuple
 
@@ -8,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dataloaders.base import IGNORE_INDEX
+from dataloaders.base import IGNORE_INDEX, Pixels
 
 SCALES = (0.5, 2.0)
 
@@ -35,9 +39,9 @@ class RandomScaleCrop:
         self.crop_size, self.base_size = crop_size, base_size
         self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
 
-    def __call__(self, image: Image.Image, label: Image.Image, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Pixels, label: Pixels, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """RGB image and its label of the same size -> (uint8 [3, h, w], uint8 [h, w]) of the crop size."""
-        crop = self.draw(image.size, rng)
+        crop = self.draw(size_of(image), rng)
         image_crop = resample(image, crop.rows, crop.columns, crop.size)
         label_crop = resample_label(label, crop.rows, crop.columns, crop.size)
         return self.pad_and_flip(image_crop, label_crop, crop)
@@ -81,17 +85,45 @@ def draw_window(side: int, scale: float, crop: int, rng: np.random.Generator) ->
     return slice(start, max(end, start + 1)), length
 
 
-def resample(image: Image.Image, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
+def size_of(image: Pixels) -> tuple[int, int]:
+    """(width, height) of an image or label."""
+    return image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+
+
+def read_window(image: Pixels, rows: slice, columns: slice) -> np.ndarray:
+    """The pixels of a window, contiguous and writable: uint8 [rows, columns, ...]."""
+    if isinstance(image, Image.Image):
+        # Pillow holds 4 bytes a pixel: what is cut off need not be converted
+        return np.array(image.crop((columns.start, rows.start, columns.stop, rows.stop)))
+    return np.require(image[rows, columns], requirements=["C", "W"])
+
+
+def resample(image: Pixels, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
     """Bilinear, with antialiasing where it shrinks: uint8 [3, *size]."""
-    window = torch.from_numpy(np.array(image)[rows, columns]).permute(2, 0, 1)[None]  # [1, 3, rows, columns]
+    window = torch.from_numpy(read_window(image, rows, columns)).permute(2, 0, 1)[None]  # [1, 3, rows, columns]
     # torch's uint8 kernel is within 1 of Pillow's, and faster
     return F.interpolate(window, size=size, mode="bilinear", antialias=True)[0]
 
 
-def resample_label(label: Image.Image, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
+def resample_label(label: Pixels, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
     """Nearest pixel, with the same pixel centers: uint8 [*size]."""
-    window = (columns.start, rows.start, columns.stop, rows.stop)
-    return torch.from_numpy(np.array(label.resize(size[::-1], Image.Resampling.NEAREST, window)))
+    pixels = np.asarray(label)
+    ys, xs = (nearest(window, length) for window, length in ((rows, size[0]), (columns, size[1])))
+    if size[0] < rows.stop - rows.start:  # the dimension that shrinks first: fewer pixels for the other one
+        return torch.from_numpy(pixels[ys].take(xs, axis=1))
+    return torch.from_numpy(pixels[rows].take(xs, axis=1)[ys - rows.start])
+
+
+def nearest(window: slice, length: int) -> np.ndarray:
+    """Which pixels of `window` those of `length` resampled ones are: int64 [length], as Pillow's NEAREST.
+
+    A center that lies between two pixels takes the one that the rounding of a running sum of steps gives: Pillow sums
+    so, and another order would take the other one.
+    """
+    step = (window.stop - window.start) / length
+    steps = np.full(length, step)
+    steps[0] = window.start + 0.5 * step
+    return np.add.accumulate(steps).astype(np.int64)
 
 
 class CenterCrop:
@@ -100,8 +132,9 @@ class CenterCrop:
     def __init__(self, size: int):
         self.size = size
 
-    def __call__(self, image: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Pixels, label: Pixels) -> tuple[Tensor, Tensor]:
         """RGB image and its label of the same size -> (uint8 [3, size, size], uint8 [size, size])."""
+        image, label = (x if isinstance(x, Image.Image) else Image.fromarray(x) for x in (image, label))
         scaled = tuple(int(side * self.size / min(image.size)) for side in image.size)
         left, top = (round((side - self.size) / 2) for side in scaled)
         window = (left, top, left + self.size, top + self.size)
@@ -109,7 +142,7 @@ class CenterCrop:
         return whole_image(image, label.resize(scaled, Image.Resampling.NEAREST).crop(window))
 
 
-def whole_image(image: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
+def whole_image(image: Pixels, label: Pixels) -> tuple[Tensor, Tensor]:
     """RGB image and its label -> (uint8 [3, H, W], uint8 [H, W]) at the native size."""
-    pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    pixels = np.array(np.asarray(image).transpose(2, 0, 1), order="C")
     return torch.from_numpy(pixels), torch.from_numpy(np.array(label))

@@ -100,6 +100,31 @@ def test_the_crop_equals_that_of_the_whole_resized_image():
     assert np.array_equal(resample_label(label, rows, columns, (height, width)).numpy(), np.asarray(label)[ys][:, xs])
 
 
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1, 4 / 3, 1.5, 2, 1.234])
+def test_labels_are_resampled_as_pillow_does(scale):
+    """Also where a pixel's center lies between two pixels."""
+    random = np.random.default_rng(0)
+    label = Image.fromarray(random.integers(0, 256, (97, 121), dtype=np.uint8))
+    for _ in range(20):
+        rows, height = draw_window(97, scale, 65, random)
+        columns, width = draw_window(121, scale, 65, random)
+        window = (columns.start, rows.start, columns.stop, rows.stop)
+        expected = label.resize((width, height), Image.Resampling.NEAREST, window)
+        assert np.array_equal(resample_label(label, rows, columns, (height, width)), expected)
+
+
+def test_memory_mapped_arrays_give_the_samples_of_images(tmp_path):
+    image, label = pair()
+    for name, pixels in (("image", image), ("label", label)):
+        np.save(tmp_path / name, np.asarray(pixels))
+    maps = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "label")]
+    for crop_size in ((64, 80), (400, 80)):
+        transform = RandomScaleCrop(crop_size, fill=FILL)
+        for seed in range(10):
+            samples = (transform(*pixels, np.random.default_rng(seed)) for pixels in ((image, label), maps))
+            assert all(map(torch.equal, *samples))
+
+
 def test_windows_stay_inside_and_reach_every_pixel():
     random, is_covered = np.random.default_rng(0), np.zeros(50, bool)
     for _ in range(300):
@@ -124,7 +149,7 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
         def __len__(self):
             return 2
 
-        def read(self, index):
+        def read_pixels(self, index):
             return pair(seed=index)
 
     def sample(seed, key):
