@@ -15,6 +15,7 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT /
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 PACKAGES = ("benchmarks", "config", "dataloaders", "modeling", "utils")
 COMMANDS = ("train", "evaluate", "predict", "export", "modeling.cost", "modeling.weights", "modeling.publish")
+COMMANDS += ("modeling.average", "benchmarks.ablation")
 COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert", "dataloaders.show")
 COMMANDS += ("utils.run.compare",)
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")

@@ -17,8 +17,8 @@ BELOW = {
     "utils": set(),
     "mypath": {"utils"},
 }
-# A command in a package takes the defaults of train.py's flags, which are plain values
-OF_COMMANDS = {"dataloaders.show": {"config.recipes"}}
+# Commands in packages: one takes the defaults of train.py's flags, which are plain values, one runs training crops
+OF_COMMANDS = {"dataloaders.show": {"config.recipes"}, "modeling.average": {"dataloaders"}}
 UNITS = {*BELOW, *COMMANDS, "config"}
 
 
@@ -84,7 +84,7 @@ def test_modules_do_not_import_each_other_in_a_cycle():
 def test_only_commands_and_flags_know_argparse():
     users = {str(path.relative_to(ROOT)) for path in MODULES.values() if "argparse" in imported(path)}
     commands = {f"{name}.py" for name in COMMANDS}
-    commands |= {"modeling/cost.py", "modeling/weights.py", "modeling/publish.py", "utils/run/compare.py"}
+    commands |= {f"modeling/{name}.py" for name in ("average", "cost", "publish", "weights")} | {"utils/run/compare.py"}
     commands |= {f"dataloaders/{name}.py" for name in ("check", "prepare", "convert", "show")}
     assert {user for user in users - commands if not user.startswith("config/")} == {"utils/flags.py"}
 
