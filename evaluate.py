@@ -9,32 +9,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from config.inference_flags import add_inference_flags, add_source_flags, network_flags, window_flags
+from config.inference_flags import (
+    add_inference_flags,
+    add_source_flags,
+    check_inference_flags,
+    network_flags,
+    window_flags,
+)
 from config.train_flags import add_device_flags
-from dataloaders import DATASETS, SegmentationDataset, build_dataset, eval_loader, start_workers
-from dataloaders.transforms import CenterCrop, whole_image
-from modeling.pretrained.loaded_model import LoadedModel, load_model
-from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
-from utils.distributed.device import select_device
+from dataloaders import DATASETS
 from utils.errors import UserError
-from utils.flags import DefaultsFormatter, Parser, parse, positive, positive_int, run_command
-from utils.run.environment import command_line, describe_environment, describe_machine
-from utils.run.report.content import Report
-from utils.run.stale import require_no_run
-from utils.scoring.boundaries import BoundaryIoU, Trimap
-from utils.scoring.gallery import NUM_EXAMPLES, Gallery, evenly_spaced
-from utils.scoring.loop import score
-from utils.scoring.metrics import ConfusionMatrix
-from utils.scoring.report import print_scores, write_results
-from utils.scoring.submission import Submission
+from utils.flags import DefaultsFormatter, Parser, answer_early, parse, positive, positive_int, run_command
 
 PROTOCOLS = ("whole", "center-crop", "slide")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args, given = parse(make_parser(), argv)
-    command = command_line("evaluate.py", sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: evaluate(args, given, command))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,7 +47,40 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_flags(args: argparse.Namespace, _given: set[str]) -> None:
+    """Raise UserError for flags that do not go together."""
+    check_inference_flags(args, PROTOCOLS)
+    if args.save_predictions and args.protocol == "center-crop":
+        raise UserError("--save-predictions needs whole images: give --protocol whole or slide")
+
+
+if __name__ == "__main__":
+    answer_early(make_parser(), check_flags)  # above the imports below, which take seconds
+
+from dataloaders import SegmentationDataset, build_dataset, eval_loader, start_workers
+from dataloaders.transforms import CenterCrop, whole_image
+from modeling.pretrained.loaded_model import LoadedModel, load_model
+from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
+from utils.distributed.device import select_device
+from utils.run.environment import command_line, describe_environment, describe_machine
+from utils.run.report.content import Report
+from utils.run.stale import require_no_run
+from utils.scoring.boundaries import BoundaryIoU, Trimap
+from utils.scoring.gallery import NUM_EXAMPLES, Gallery, evenly_spaced
+from utils.scoring.loop import score
+from utils.scoring.metrics import ConfusionMatrix
+from utils.scoring.report import print_scores, write_results
+from utils.scoring.submission import Submission
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, given = parse(make_parser(), argv)
+    command = command_line("evaluate.py", sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: evaluate(args, given, command))
+
+
 def evaluate(args: argparse.Namespace, given: set[str], command: str) -> int:
+    check_flags(args, given)
     if args.out:
         require_no_run(Path(args.out))
     device = select_device(args.device)
@@ -111,8 +131,6 @@ def open_dataset(args: argparse.Namespace, loaded: LoadedModel) -> SegmentationD
             f"{loaded.source} knows {len(loaded.classes)} classes, {name} has {len(dataset.classes)}: "
             "give the data it was trained for"
         )
-    if args.save_predictions and args.protocol == "center-crop":
-        raise UserError("--save-predictions needs whole images: give --protocol whole or slide")
     return dataset
 
 

@@ -8,24 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from config.inference_flags import add_source_flags, network_flags
 from dataloaders import build_dataset
-from modeling.exported.graph import OUTPUTS
-from modeling.exported.write import FORMATS, export
-from modeling.inputs import to_rgb_image
-from modeling.pretrained.loaded_model import load_model
+from modeling.exported import FORMATS, OUTPUTS, check_name
+from modeling.pretrained import zoo
 from utils.errors import UserError
-from utils.flags import DefaultsFormatter, Parser, parse, positive_int, run_command
-from utils.image_files import find_images
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args, given = parse(make_parser(), argv)
-    return run_command(lambda: run(args, given))
+from utils.flags import DefaultsFormatter, Parser, answer_early, parse, positive_int, run_command
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,6 +27,31 @@ def make_parser() -> argparse.ArgumentParser:
     add("--half", action="store_true", help="compute in float16: half the file; faster on a GPU, not on a CPU")
     add("--images", nargs="+", metavar="FILE|DIR", help="compare file and checkpoint on these (default: four of demo)")
     return parser
+
+
+def check_flags(args: argparse.Namespace, _given: set[str]) -> None:
+    """Raise UserError for a flag that can be told wrong without the checkpoint."""
+    if args.weights_from:
+        zoo.released(args.weights_from)
+    check_name(Path(args.out), args.format)
+
+
+if __name__ == "__main__":
+    answer_early(make_parser(), check_flags)  # above the imports below, which take seconds
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeling.exported.write import export
+from modeling.inputs import to_rgb_image
+from modeling.pretrained.loaded_model import load_model
+from utils.image_files import find_images
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, given = parse(make_parser(), argv)
+    return run_command(lambda: run(args, given))
 
 
 def run(args: argparse.Namespace, given: set[str]) -> int:

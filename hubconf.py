@@ -16,7 +16,7 @@ import pathlib
 import sys
 import types
 
-dependencies = ["torch", "torchvision", "numpy", "PIL", "tqdm", "filelock", "safetensors"]
+dependencies = ["torch", "numpy", "PIL", "tqdm", "filelock", "safetensors"]
 
 _ROOT = pathlib.Path(__file__).resolve().parent
 _NAME = f"deeplabv3plus_{hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]}"

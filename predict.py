@@ -12,26 +12,64 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from torch.utils.data import DataLoader, Dataset
-
-from config.inference_flags import add_inference_flags, add_source_flags, network_flags, window_flags
+from config.inference_flags import (
+    add_inference_flags,
+    add_source_flags,
+    check_inference_flags,
+    network_flags,
+    window_flags,
+)
 from config.train_flags import add_device_flags
 from dataloaders import DATASETS, class_names
+from utils.errors import UserError
+from utils.flags import DefaultsFormatter, Parser, answer_early, parse, positive_int, run_command, with_flags
+
+__all__ = ["Segmentation", "Segmenter", "main", "name_outputs", "outputs", "to_rgb_image"]
+PROTOCOLS = ("whole", "slide")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="predict.py", description="Label images.", formatter_class=DefaultsFormatter)
+    add = parser.add_argument
+    add("images", nargs="*", metavar="IMAGE|FOLDER|GLOB", help="what to label")
+    add("--video", metavar="FILE|N", help="label a video or webcam N instead; --out is the file of the overlay video")
+    add("--recursive", action="store_true", help="also folders below a FOLDER, written to the same folders in --out")
+    add("--out", metavar="DIR|FILE", required=True, help="for <name>.png and <name>_overlay.png; FILE.mp4 of a video")
+    add("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
+    add("--batch-size", type=positive_int, default=1, metavar="N", help="images of equal size computed together")
+    add_source_flags(parser)
+    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images, or windows of --crop-size")
+    names = parser.add_argument_group("names and colors of the classes, if the weights have none")
+    names.add_argument("--dataset", choices=DATASETS, help="take this dataset's (default: VOC's or Cityscapes')")
+    names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
+    names.add_argument("--context-background", action="store_true", help="context: the background is a class")
+    add_device_flags(parser.add_argument_group("device"))
+    return parser
+
+
+def check_flags(args: argparse.Namespace, _given: set[str]) -> None:
+    """Raise UserError for flags that do not go together."""
+    check_inference_flags(args, PROTOCOLS)
+    if args.video is None and not args.images:
+        raise UserError("nothing to label: give images, folders, or --video")
+    if args.video is not None and (args.images or args.scores or args.recursive):
+        raise UserError("images, --scores and --recursive do not belong to --video: leave them out")
+
+
+if __name__ == "__main__":
+    answer_early(make_parser(), check_flags)  # above the imports below, which take seconds
+
+from torch.utils.data import DataLoader, Dataset
+
 from dataloaders.loaders import init_worker
 from modeling.inputs import InputImage, to_rgb_image
 from modeling.pretrained.loaded_model import load_model
 from modeling.segmenter import Segmentation, Segmenter
-from utils.errors import UserError
-from utils.flags import DefaultsFormatter, Parser, parse, positive_int, run_command, with_flags
 from utils.image_files import FLAG_HINTS, FoundImages, find_images
 from utils.label_files import name_outputs, outputs, score_image, write_images
 from utils.progress import progress
 from utils.run.signals import setup_signals
 from utils.video import Frame, VideoFile, VideoWriter, Webcam, open_video
-
-__all__ = ["Segmentation", "Segmenter", "main", "name_outputs", "outputs", "to_rgb_image"]
-
-PROTOCOLS = ("whole", "slide")
 
 
 class ImageFiles(Dataset):
@@ -55,30 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: predict(args, given))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="predict.py", description="Label images.", formatter_class=DefaultsFormatter)
-    add = parser.add_argument
-    add("images", nargs="*", metavar="IMAGE|FOLDER|GLOB", help="what to label")
-    add("--video", metavar="FILE|N", help="label a video or webcam N instead; --out is the file of the overlay video")
-    add("--recursive", action="store_true", help="also folders below a FOLDER, written to the same folders in --out")
-    add("--out", metavar="DIR|FILE", required=True, help="for <name>.png and <name>_overlay.png; FILE.mp4 of a video")
-    add("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
-    add("--batch-size", type=positive_int, default=1, metavar="N", help="images of equal size computed together")
-    add_source_flags(parser)
-    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images, or windows of --crop-size")
-    names = parser.add_argument_group("names and colors of the classes, if the weights have none")
-    names.add_argument("--dataset", choices=DATASETS, help="take this dataset's (default: VOC's or Cityscapes')")
-    names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
-    names.add_argument("--context-background", action="store_true", help="context: the background is a class")
-    add_device_flags(parser.add_argument_group("device"))
-    return parser
-
-
 def predict(args: argparse.Namespace, given: set[str]) -> int:
+    check_flags(args, given)
     if args.video is not None:
         return predict_video(args, given)
-    if not args.images:
-        raise UserError("nothing to label: give images, folders, or --video")
     found = find_images(args.images, recursive=args.recursive)
     targets = name_outputs(found.files, Path(args.out))
     segmenter = build_segmenter(args, given)
@@ -90,8 +108,6 @@ def predict(args: argparse.Namespace, given: set[str]) -> int:
 
 def predict_video(args: argparse.Namespace, given: set[str]) -> int:
     """Ctrl-C and SIGTERM end the video with the frames so far."""
-    if args.images or args.scores or args.recursive:
-        raise UserError("images, --scores and --recursive do not belong to --video: leave them out")
     out = Path(args.out).expanduser()
     if Path(args.video).resolve() == out.resolve():
         raise UserError(f"{out} is the video to label and would be overwritten: give another --out")

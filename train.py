@@ -8,6 +8,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from config.early import check_flags
+from config.train_flags import train_parser
+from utils.flags import answer_early, parse, run_command
+
+if __name__ == "__main__":
+    answer_early(train_parser(), check_flags)  # above the imports below, which take seconds
+
 import torch
 from torch.utils.data import DataLoader
 
@@ -15,7 +22,6 @@ from config.defaults import changed_flags
 from config.describe import describe
 from config.resolve import runs_folder
 from config.start import Start, find_start
-from config.train_flags import train_parser
 from dataloaders import (
     SegmentationDataset,
     build_dataset,
@@ -34,7 +40,6 @@ from modeling.pretrained.load import load_backbone_weights, load_initial_weights
 from utils.class_weights import class_weights
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
 from utils.distributed.device import make_deterministic, resolve_amp, select_device
-from utils.flags import parse, run_command
 from utils.losses import build_loss
 from utils.lr_schedule import build_schedule
 from utils.optim import build_sgd

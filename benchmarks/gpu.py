@@ -20,6 +20,28 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from modeling import BACKBONES
+from utils.constants import DEVICES
+from utils.flags import answer_early, non_negative_int, positive, positive_int, run_command
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--device", choices=DEVICES, default="auto")
+    add("--networks", choices=BACKBONES, nargs="+", default=["resnet", "resnet50", "xception", "mobilenet"])
+    add("--size", type=positive_int, default=513, help="side of a training crop")
+    add("--batch-size", type=positive_int, default=16)
+    add("--steps", type=positive_int, default=20)
+    add("--repeats", type=positive_int, default=3)
+    add("--workers", type=non_negative_int, default=8)
+    add("--minutes", type=positive, default=20.0)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import torch
 
 from benchmarks.cases import COLUMNS, TITLES, Case, Rates, compiled_cases, eager_cases, ratios
@@ -35,26 +57,14 @@ from benchmarks.waiting import (
     write_files,
 )
 from dataloaders import start_workers
-from modeling import BACKBONES
-from utils.distributed.device import DEVICES, describe_device, resolve_amp, select_device
-from utils.flags import non_negative_int, positive, positive_int, run_command
+from utils.distributed.device import describe_device, resolve_amp, select_device
 from utils.run.environment import describe_environment
 
 VOC_SIZES = ((375, 500), (500, 375), (333, 500))  # height, width: frequent ones
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--device", choices=DEVICES, default="auto")
-    add("--networks", choices=BACKBONES, nargs="+", default=["resnet", "resnet50", "xception", "mobilenet"])
-    add("--size", type=positive_int, default=513, help="side of a training crop")
-    add("--batch-size", type=positive_int, default=16)
-    add("--steps", type=positive_int, default=20)
-    add("--repeats", type=positive_int, default=3)
-    add("--workers", type=non_negative_int, default=8)
-    add("--minutes", type=positive, default=20.0)
-    flags = parser.parse_args(argv)
+    flags = make_parser().parse_args(argv)
     return run_command(lambda: benchmark(flags))
 
 

@@ -12,10 +12,27 @@ import sys
 import time
 from collections.abc import Sequence
 
+from modeling import BACKBONES, HEADS, Architecture
+from utils.constants import DEVICES
+from utils.flags import answer_early
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=BACKBONES, default="xception")
+    parser.add_argument("--head", choices=HEADS, default="separable")
+    parser.add_argument("--size", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
+    parser.add_argument("--scales", type=float, nargs="+", default=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0])
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import torch
 
-from modeling import BACKBONES, HEADS, Architecture
-from utils.distributed.device import DEVICES, select_device
+from utils.distributed.device import select_device
 from utils.inference import Predictor
 from utils.labels import scores_to_labels
 
@@ -29,13 +46,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", choices=BACKBONES, default="xception")
-    parser.add_argument("--head", choices=HEADS, default="separable")
-    parser.add_argument("--size", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
-    parser.add_argument("--scales", type=float, nargs="+", default=[0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0])
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     device = select_device(args.device)
     architecture = Architecture(backbone=args.backbone, num_classes=19, head=args.head)
     model = architecture.build().to(device, memory_format=torch.channels_last)

@@ -13,6 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from utils.flags import answer_early
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--crop-size", type=int, default=513)
+    parser.add_argument("--repeats", type=int, default=5)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import numpy as np
 import torch
 from PIL import Image
@@ -75,11 +89,7 @@ def measure(dataset: SegmentationDataset, crop_size: int, repeats: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--crop-size", type=int, default=513)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     torch.set_num_threads(1)  # as in a loader's worker
     if args.data_root:
         measure(VOC(args.data_root, "train"), args.crop_size, args.repeats)

@@ -16,10 +16,24 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.errors import UserError
+from utils.flags import answer_early
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
-from utils.errors import UserError
 from utils.run.checkpoint import read_checkpoint
 from utils.run.folder import BEST, BEST_WEIGHTS, CHECKPOINT, newest_checkpoint
 from utils.run.tensorboard import read_records
@@ -139,11 +153,7 @@ def measure(kills: int, seed: int, workers: int, work: Path) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=0)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as work:
         failures = measure(args.kills, args.seed, args.workers, Path(work))
     print("\n".join(failures))

@@ -13,12 +13,29 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from utils.flags import answer_early
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
+    parser.add_argument("--classes", type=int, default=19)
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_cdt, distance_transform_edt
 from torch import Tensor
 
-from utils.losses import IGNORE_INDEX
+from utils.constants import IGNORE_INDEX
 from utils.scoring.boundaries import BoundaryIoU, Trimap
 from utils.scoring.metrics import ConfusionMatrix
 
@@ -105,14 +122,7 @@ def measure(count: Count, scenes: Sequence, num_threads: int) -> tuple[float, li
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, default=19)
-    parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     scenes = [scene(seed, args.size, args.classes) for seed in range(args.images)]
     print(f"ms an image, median of {args.repeats} passes over {args.images} images of {args.size[0]}x{args.size[1]}")
     print(f"{'':<24} {'definition':>10} {'1 thread':>10} {'ratio':>6} {f'{args.threads} threads':>10} {'ratio':>6}")

@@ -7,12 +7,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models.segmentation import deeplabv3_resnet101
 
 from modeling.deeplab import IMAGENET_MEAN, IMAGENET_STD
+from utils.constants import IGNORE_INDEX
 from utils.distributed.device import autocast, tune_convolutions
 from utils.inference import Normalize
-from utils.losses import IGNORE_INDEX
 
 
 class Peer(NamedTuple):
@@ -32,6 +31,8 @@ def build_smp(num_classes: int) -> nn.Module:
 
 
 def build_torchvision(num_classes: int) -> nn.Module:
+    from torchvision.models.segmentation import deeplabv3_resnet101  # not a requirement
+
     return deeplabv3_resnet101(weights=None, weights_backbone=None, num_classes=num_classes)
 
 

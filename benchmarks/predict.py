@@ -11,15 +11,10 @@ import statistics
 import time
 from collections.abc import Sequence
 
-import torch
-
-from modeling.pretrained.loaded_model import load_model
-from utils.flags import Parser, positive_int
-from utils.inference import Predictor
-from utils.labels import scores_to_labels
+from utils.flags import Parser, answer_early, positive_int
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="benchmarks.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,7 +22,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--graphs", metavar="FILE", nargs="+", required=True, help="files of export.py")
     parser.add_argument("--size", type=positive_int, nargs=2, default=[360, 480], metavar=("H", "W"))
     parser.add_argument("--repeats", type=positive_int, default=9)
-    args = parser.parse_args(argv)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+import torch
+
+from modeling.pretrained.loaded_model import load_model
+from utils.inference import Predictor
+from utils.labels import scores_to_labels
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = make_parser().parse_args(argv)
     image = torch.randint(0, 256, (1, 3, *args.size), dtype=torch.uint8)
     print(f"{args.size[0]}x{args.size[1]}, CPU")
     print(f"{'threads':>7} {'ms':>8} {'ratio':>6}  file")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from config.resolve import NETWORK
 from config.train_flags import add_shape_flags
 from modeling import BACKBONES
+from modeling.pretrained import zoo
 from utils.errors import UserError
 from utils.flags import add_size_flag, positive, positive_int, two_sides
-from utils.inference import default_stride, require_no_gaps
 
 
 def add_source_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,17 +34,25 @@ def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[
     add_size_flag(group, "--stride", "from one window to the next, N or H W (default: two thirds of the window)")
 
 
-def window_flags(args: argparse.Namespace, trained_crop: Sequence[int] | None, protocols: Sequence[str]) -> dict:
-    """`crop_size` and `stride` where the protocol has them. Raises UserError for one that it ignores."""
+def check_inference_flags(args: argparse.Namespace, protocols: Sequence[str]) -> None:
+    """Raise UserError for an unknown --weights-from, and for `crop_size` or `stride` where the protocol ignores it."""
+    if args.weights_from:
+        zoo.released(args.weights_from)
     if args.protocol == "whole" and (args.crop_size or args.stride):
         users = " or ".join(name for name in protocols if name != "whole")
         raise UserError(f"--crop-size and --stride belong to --protocol {users}: add it, or leave them out")
+    if args.protocol == "center-crop" and args.stride:
+        raise UserError("--stride belongs to --protocol slide: leave it out")
+
+
+def window_flags(args: argparse.Namespace, trained_crop: Sequence[int] | None, protocols: Sequence[str]) -> dict:
+    """`crop_size` and `stride` where the protocol has them, after `check_inference_flags`."""
     if args.protocol == "whole":
         return {}
+    from utils.inference import default_stride, require_no_gaps  # imports torch, which flags do not need
+
     crop = two_sides(args.crop_size or list(trained_crop or [513]), "crop_size")
     if args.protocol == "center-crop":
-        if args.stride:
-            raise UserError("--stride belongs to --protocol slide: leave it out")
         return {"crop_size": crop}
     stride = two_sides(args.stride, "stride") if args.stride else list(default_stride(crop))
     require_no_gaps(stride, crop)

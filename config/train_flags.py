@@ -7,7 +7,7 @@ from typing import NoReturn
 from config.recipes import default_help
 from dataloaders import DATASETS
 from modeling import BACKBONES, HEADS
-from utils.distributed.device import AMP_TYPES, DEVICES
+from utils.constants import DEVICES, LOSSES, PRECISIONS
 from utils.flags import (
     DefaultsFormatter,
     Parser,
@@ -19,7 +19,6 @@ from utils.flags import (
     positive,
     positive_int,
 )
-from utils.losses import LOSSES
 from utils.lr_schedule import SCHEDULES
 
 # Flags of jfzhang95's implementation that do not exist here, and what replaces them
@@ -139,7 +138,7 @@ def add_speed_flags(group) -> None:
 def add_device_flags(group) -> None:
     add, workers = group.add_argument, min(4, os.cpu_count() or 1)
     add("--device", choices=DEVICES, default="auto", help="auto: CUDA, then MPS, then the CPU")
-    add("--amp", choices=("auto", *AMP_TYPES), default="auto", help="mixed precision; auto: bf16 on a CUDA GPU that "
+    add("--amp", choices=("auto", *PRECISIONS), default="auto", help="mixed precision; auto: bf16 on a CUDA GPU that "
         "computes in it, else off")  # fmt: skip
     add("--workers", type=non_negative_int, default=workers, help="processes that load images (0: the main process)")
 

@@ -4,13 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
-from dataloaders.checks.absent import check_absent
-from dataloaders.checks.counts import check_labels
 from dataloaders.checks.layout import Report, raise_first
-from dataloaders.datasets import EvalDataset, TrainDataset
-from dataloaders.loaders import eval_loader, start_workers, train_loader
-from dataloaders.sampler import ResumableBatchSampler
-from dataloaders.transforms import RandomScaleCrop
 from mypath import Path as Roots
 from utils.errors import UserError
 from utils.palettes import Palette
@@ -21,6 +15,12 @@ __all__ = [
     "train_loader",
 ]  # fmt: skip
 
+# name -> its module, imported on demand: they need torch, and the commands read DATASETS before they import that
+NEED_TORCH = {
+    "EvalDataset": "datasets", "RandomScaleCrop": "transforms", "ResumableBatchSampler": "sampler",
+    "TrainDataset": "datasets", "check_absent": "checks.absent", "check_labels": "checks.counts",
+    "eval_loader": "loaders", "start_workers": "loaders", "train_loader": "loaders",
+}  # fmt: skip
 # name -> "module.Class", imported on demand: VOC does not need pycocotools, COCO does not need SciPy
 DATASETS = {
     "pascal": "dataloaders.voc.VOC",
@@ -76,3 +76,9 @@ def dataset_class(name: str, *, context_background: bool = False) -> type[Segmen
 
 def root_folder(name: str, root: str | None) -> Path:
     return Path(root or Roots.db_root_dir(name)).expanduser()
+
+
+def __getattr__(name: str) -> object:
+    if name not in NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{NEED_TORCH[name]}"), name)

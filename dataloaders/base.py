@@ -11,9 +11,9 @@ from PIL import Image
 
 from dataloaders.checks.layout import Names, Report, match_files
 from dataloaders.checks.pairs import Opener, Pair, check_values, make_upright
+from utils.constants import IGNORE_INDEX
 from utils.errors import UserError
 from utils.images import open_image, open_label
-from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette, palette_image
 
 __all__ = ["IGNORE_INDEX", "Pixels", "SegmentationDataset"]

@@ -20,10 +20,30 @@ from dataloaders import DATASETS, build_dataset, root_folder
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
 from dataloaders.checks.layout import first_five
 from dataloaders.checks.mend import convert_command
-from dataloaders.checks.scan import ScanResult, scan
 from utils.errors import UserError, writing
-from utils.flags import Parser, non_negative_int, run_command
+from utils.flags import Parser, answer_early, non_negative_int, run_command
 from utils.run.files import write_atomically
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m dataloaders.check", description="Check a dataset.")
+    parser.add_argument("--dataset", choices=DATASETS, required=True)
+    parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
+    parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's images in train")
+    parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
+    parser.add_argument("--context-background", action="store_true", help="context: the background is a class")
+    parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
+    parser.add_argument(
+        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read (0: this one)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the complete report there")
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+from dataloaders.checks.scan import ScanResult, scan
 
 
 @dataclass
@@ -124,21 +144,6 @@ def suggestion(root: Path, reports: Sequence[SplitReport]) -> str | None:
         pixels = [entry["pixels"] for entry in report.classes.values()]
         values.update({**dict(enumerate(pixels)), **report.other_pixels, IGNORE_INDEX: report.ignored_pixels})
     return convert_command(root, problems, values, max(len(report.classes) for report in reports))
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m dataloaders.check", description="Check a dataset.")
-    parser.add_argument("--dataset", choices=DATASETS, required=True)
-    parser.add_argument("--data-root", metavar="DIR", help="as for train.py")
-    parser.add_argument("--use-sbd", action="store_true", help="pascal: with SBD's images in train")
-    parser.add_argument("--sbd-root", metavar="DIR", help="SBD's folder")
-    parser.add_argument("--context-background", action="store_true", help="context: the background is a class")
-    parser.add_argument("--split", nargs="+", default=["train", "val"], help="(default: train val)")
-    parser.add_argument(
-        "--workers", type=non_negative_int, default=os.cpu_count() or 1, help="processes that read (0: this one)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the complete report there")
-    return parser
 
 
 def check(args: argparse.Namespace) -> int:

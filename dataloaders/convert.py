@@ -13,15 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloaders.check import SplitReport, add_result, add_summary, describe
-from dataloaders.checks.scan import ScanResult
-from dataloaders.formats.find import Place, open_source
 from dataloaders.formats.masks import POLICIES, MaskOptions
-from dataloaders.formats.reading import presence, read_all
-from dataloaders.formats.source import Source, class_counts, raise_all
-from dataloaders.formats.split import kept_splits, new_splits, read_lists
 from dataloaders.formats.write import LINKS, check_output, write_dataset
-from utils.flags import DefaultsFormatter, Parser, checked, non_negative_int, run_command
+from utils.flags import DefaultsFormatter, Parser, answer_early, checked, non_negative_int, run_command
 
 
 def share(text: str) -> float:
@@ -66,6 +60,17 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--link", choices=LINKS, help="link the images instead of copying them")
     group.add_argument("--dry-run", action="store_true", help="read and report, write nothing")
     return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+from dataloaders.check import SplitReport, add_result, add_summary, describe
+from dataloaders.checks.scan import ScanResult
+from dataloaders.formats.find import Place, open_source
+from dataloaders.formats.reading import presence, read_all
+from dataloaders.formats.source import Source, class_counts, raise_all
+from dataloaders.formats.split import kept_splits, new_splits, read_lists
 
 
 def convert(args: argparse.Namespace) -> int:

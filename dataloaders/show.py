@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.recipes import default_help, recipe
-from dataloaders import DATASETS, RandomScaleCrop, SegmentationDataset, TrainDataset, build_dataset
-from dataloaders.checks.counts import class_counts
-from dataloaders.sampler import epoch_order
-from dataloaders.samples import training_samples, whole_samples
+from dataloaders import DATASETS
 from utils.errors import UserError, writing
 from utils.flags import (
     DefaultsFormatter,
     Parser,
     add_size_flag,
+    answer_early,
     non_negative_int,
     parse,
     positive_int,
@@ -30,15 +28,6 @@ from utils.flags import (
     two_sides,
 )
 from utils.run.files import write_atomically
-from utils.scoring.samples import Sample, sample_sheet
-from utils.scoring.visualize import png
-
-FILL = (128, 128, 128)  # of padding, which is drawn hatched
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args, given = parse(make_parser(), argv)
-    return run_command(lambda: show(args, given))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -65,6 +54,34 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_flags(args: argparse.Namespace, given: set[str]) -> None:
+    """Raise UserError for flags that have no effect or cannot hold."""
+    if args.out.suffix.lower() != ".png":
+        raise UserError(f"--out {args.out}: give a name that ends in .png")
+    if args.split != "train" and (unused := sorted({"crop_size", "base_size"} & given)):
+        raise UserError(
+            f"`{unused[0]}`: --split {args.split} shows whole images, as validation reads them: leave it out"
+        )
+
+
+if __name__ == "__main__":
+    answer_early(make_parser(), check_flags)  # above the imports below, which take seconds
+
+from dataloaders import RandomScaleCrop, SegmentationDataset, TrainDataset, build_dataset
+from dataloaders.checks.counts import class_counts
+from dataloaders.sampler import epoch_order
+from dataloaders.samples import training_samples, whole_samples
+from utils.scoring.samples import Sample, sample_sheet
+from utils.scoring.visualize import png
+
+FILL = (128, 128, 128)  # of padding, which is drawn hatched
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, given = parse(make_parser(), argv)
+    return run_command(lambda: show(args, given))
+
+
 def show(args: argparse.Namespace, given: set[str]) -> int:
     check_flags(args, given)
     dataset = build_dataset(
@@ -84,16 +101,6 @@ def show(args: argparse.Namespace, given: set[str]) -> int:
         return 0
     write_histogram(args.out.with_name(f"{args.out.stem}_histogram.png"), dataset, what=what, workers=args.workers)
     return 0
-
-
-def check_flags(args: argparse.Namespace, given: set[str]) -> None:
-    """Raise UserError for flags that have no effect or cannot hold."""
-    if args.out.suffix.lower() != ".png":
-        raise UserError(f"--out {args.out}: give a name that ends in .png")
-    if args.split != "train" and (unused := sorted({"crop_size", "base_size"} & given)):
-        raise UserError(
-            f"`{unused[0]}`: --split {args.split} shows whole images, as validation reads them: leave it out"
-        )
 
 
 def draw_samples(args: argparse.Namespace, dataset: SegmentationDataset) -> tuple[list[Sample], str]:

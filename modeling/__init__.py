@@ -1,9 +1,12 @@
 """`build_model`: a whole DeepLabV3+ from the names of its parts."""
 
+from typing import TYPE_CHECKING
+
 from modeling.architecture import HEADS, Architecture
 from modeling.backbone import BACKBONES
-from modeling.deeplab import DeepLab
-from modeling.pretrained.load import load_backbone_weights
+
+if TYPE_CHECKING:
+    from modeling.deeplab import DeepLab
 
 __all__ = ["BACKBONES", "HEADS", "Architecture", "DeepLab", "build_model"]
 
@@ -20,7 +23,7 @@ def build_model(
     width: float = 1.0,
     wide_tap: bool = False,
     partial_weights: bool = False,
-) -> DeepLab:
+) -> "DeepLab":
     """Build the network that `Architecture` describes with these arguments, and load weights into its backbone.
 
     `backbone_weights`: none, imagenet, a name in `modeling.pretrained.zoo`, or a file.
@@ -32,5 +35,16 @@ def build_model(
     )  # fmt: skip
     model = architecture.build()
     if backbone_weights != "none":
+        from modeling.pretrained.load import load_backbone_weights  # needs torch, as `DeepLab` below
+
         load_backbone_weights(model, backbone, backbone_weights, is_partial=partial_weights)
     return model
+
+
+def __getattr__(name: str) -> object:
+    """`DeepLab` on demand: the commands read names and limits of networks here before they import torch."""
+    if name == "DeepLab":
+        from modeling.deeplab import DeepLab
+
+        return DeepLab
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from modeling.aspp import ASPP, aspp_rates
 from modeling.backbone import BACKBONES
-from modeling.decoder import Decoder, LiteDecoder
-from modeling.deeplab import DeepLab
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from modeling.deeplab import DeepLab
 
 HEADS = ("separable", "standard", "lite", "lite-decoder")
 BACKBONE_OPTIONS = ("multi_grid", "width", "wide_tap")
@@ -56,8 +57,13 @@ class Architecture:
                 owners = ", ".join(key for key, other in BACKBONES.items() if name in other.options)
                 raise UserError(f"`{name}` is defined for {owners} alone: leave it out for {self.backbone}")
 
-    def build(self) -> DeepLab:
+    def build(self) -> "DeepLab":
         """The network with initial weights, on the default device."""
+        # They import torch, and a command tests its flags by this class before
+        from modeling.aspp import ASPP, aspp_rates
+        from modeling.decoder import Decoder, LiteDecoder
+        from modeling.deeplab import DeepLab
+
         spec = BACKBONES[self.backbone]
         options = {name: getattr(self, name) for name in spec.options}
         backbone = spec.build(output_stride=self.output_stride, **options)

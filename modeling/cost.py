@@ -8,13 +8,35 @@ import itertools
 import sys
 from collections.abc import Sequence
 
+from modeling.architecture import HEADS, Architecture
+from modeling.backbone import BACKBONES
+from utils.flags import Parser, answer_early, positive, positive_int, run_command
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m modeling.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all")
+    parser.add_argument(
+        "--head", nargs="+", choices=HEADS, default=["separable", "standard"], help="default: separable standard"
+    )
+    parser.add_argument("--out-stride", nargs="+", type=positive_int, default=[16], help="default: 16")
+    parser.add_argument(
+        "--size", nargs=2, type=positive_int, metavar=("H", "W"), default=[513, 513], help="default: 513 513"
+    )
+    parser.add_argument("--num-classes", type=positive_int, default=21, help="default: 21")
+    parser.add_argument("--width", type=positive, default=1.0, help="factor on MobileNet's channels (default: 1)")
+    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 low-level channels")
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from modeling.architecture import HEADS, Architecture
-from modeling.backbone import BACKBONES
-from utils.flags import Parser, positive, positive_int, run_command
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -42,24 +64,6 @@ def cost(architecture: Architecture, *, size: tuple[int, int]) -> tuple[int, int
 def giga(macs: int) -> str:
     """In units of 1e9, with two decimals, or three below 10."""
     return f"{macs / 1e9:.{2 if macs >= 1e10 else 3}f}"
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m modeling.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all")
-    parser.add_argument(
-        "--head", nargs="+", choices=HEADS, default=["separable", "standard"], help="default: separable standard"
-    )
-    parser.add_argument("--out-stride", nargs="+", type=positive_int, default=[16], help="default: 16")
-    parser.add_argument(
-        "--size", nargs=2, type=positive_int, metavar=("H", "W"), default=[513, 513], help="default: 513 513"
-    )
-    parser.add_argument("--num-classes", type=positive_int, default=21, help="default: 21")
-    parser.add_argument("--width", type=positive, default=1.0, help="factor on MobileNet's channels (default: 1)")
-    parser.add_argument("--wide-tap", action="store_true", help="MobileNet's decoder takes 144 low-level channels")
-    return parser
 
 
 def print_table(args: argparse.Namespace) -> int:

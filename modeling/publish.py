@@ -12,25 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from modeling.model_card import model_card
-from modeling.pretrained.load import load_weights, read_source
-from modeling.pretrained.loaded_model import classes_and_palette, find_architecture, warn_of_untrained
 from utils.errors import UserError, writing
-from utils.flags import Parser, run_command
-from utils.hf_hub import PREFIX, push, require_pushable
-from utils.run.checkpoint import is_ours
+from utils.flags import Parser, answer_early, run_command
 from utils.run.files import replace_folder
-from utils.run.weights_file import DESCRIPTION, FORMAT, KEYS, WEIGHTS, describe, read_json, to_safetensors
-
-CARD = "README.md"
-FILES = {WEIGHTS, DESCRIPTION, CARD}
-FOLDERS = ("data_root", "sbd_root", "run_dir")  # of the machine: not published
-PROTOCOL = ("protocol", "out_stride", "scales", "flip", "crop_size", "stride")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
-    return run_command(lambda: publish(args))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -45,6 +29,27 @@ def make_parser() -> argparse.ArgumentParser:
     add("--license", metavar="ID", default="mit", help="of the weights, for the model card (default: mit)")
     add("--push", metavar="OWNER/NAME", help="also upload the folder to this repository of the Hugging Face Hub")
     return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+from modeling.model_card import model_card
+from modeling.pretrained.load import load_weights, read_source
+from modeling.pretrained.loaded_model import classes_and_palette, find_architecture, warn_of_untrained
+from utils.hf_hub import PREFIX, push, require_pushable
+from utils.run.checkpoint import is_ours
+from utils.run.weights_file import DESCRIPTION, FORMAT, KEYS, WEIGHTS, describe, read_json, to_safetensors
+
+CARD = "README.md"
+FILES = {WEIGHTS, DESCRIPTION, CARD}
+FOLDERS = ("data_root", "sbd_root", "run_dir")  # of the machine: not published
+PROTOCOL = ("protocol", "out_stride", "scales", "flip", "crop_size", "stride")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    return run_command(lambda: publish(args))
 
 
 def publish(args: argparse.Namespace) -> int:

@@ -10,17 +10,10 @@ from pathlib import Path
 
 from modeling.architecture import HEADS, Architecture
 from modeling.backbone import BACKBONES
-from modeling.pretrained.load import WeightsReport, load_weights, number_of_classes, read_source
 from utils.errors import UserError, writing
-from utils.flags import Parser, positive, positive_int, run_command
-from utils.run.checkpoint import write_checkpoint
+from utils.flags import Parser, answer_early, positive, positive_int, run_command
 
 __all__ = ["WeightsReport", "load_weights", "main"]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
-    return run_command(lambda: convert(args))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -38,6 +31,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FILE", required=True, help="where to write the checkpoint; "
         "x.safetensors: in that format")  # fmt: skip
     return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+from modeling.pretrained.load import WeightsReport, load_weights, number_of_classes, read_source
+from utils.run.checkpoint import write_checkpoint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    return run_command(lambda: convert(args))
 
 
 def convert(args: argparse.Namespace) -> int:

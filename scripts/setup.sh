@@ -12,7 +12,6 @@ def number(version): return tuple(map(int, re.findall(r"\d+", version)[:3]))
 for line in (line for path in sys.argv[1:] for line in open(path)):
     name, bound = line.split("#")[0].strip().split(">=")
     assert number(importlib.metadata.version(name)) >= number(bound), name
-import torchvision  # fails if it was built for another version of torch
 PYTHON
 }
 

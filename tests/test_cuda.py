@@ -279,17 +279,18 @@ def test_bf16_is_the_default_of_training_and_scoring(data, tmp_path):
 
 # A single process joins a group as one of several does
 DRIVER = """
-import contextlib, itertools, sys
+import contextlib, sys
 sys.path.insert(0, sys.argv[1])
 import evaluate, train
 from utils import distributed
+from utils.distributed.group import Member, dist
 
 @contextlib.contextmanager
 def process_group():
-    distributed.member = distributed.Member(*distributed.rendezvous.join(), itertools.count())
+    distributed.member = Member()
     yield
-    print("backend", distributed.dist.get_backend())
-    distributed.dist.destroy_process_group()
+    print("backend", dist.get_backend())
+    dist.destroy_process_group()
 
 train.process_group = evaluate.process_group = process_group
 sys.exit({"train": train, "evaluate": evaluate}[sys.argv[2]].main(sys.argv[3:]))

@@ -17,11 +17,11 @@ import export
 import predict
 from benchmarks import predict as benchmark
 from modeling import BACKBONES, HEADS, Architecture
-from modeling.exported import write
+from modeling.exported import FORMATS, write
 from modeling.exported.graph import InferenceGraph, trace
 from modeling.exported.metadata import Metadata
 from modeling.exported.run import OnnxModel
-from modeling.exported.write import FORMATS, WRITERS, read_program
+from modeling.exported.write import WRITERS, read_program
 from modeling.exported.write import export as write_export
 from modeling.pretrained.load import read_source
 from modeling.pretrained.loaded_model import LoadedModel, load_model

@@ -10,8 +10,6 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 
-import torch
-
 from utils.cache import locked
 from utils.distributed import print_main
 from utils.errors import UserError, writing
@@ -32,6 +30,8 @@ def fetch(url: str) -> Path:
     stored beside the file, and every later one must equal it. Raises UserError with the address and what to do without
     a network.
     """
+    import torch  # for its folder alone: a command that asks for names of weights does without
+
     target = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     with writing(target, FIX), locked(target, fix=FIX):
         if not target.is_file():

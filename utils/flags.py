@@ -80,6 +80,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     return args, given
 
 
+def answer_early(parser: argparse.ArgumentParser, check: Callable[[argparse.Namespace, set[str]], None] | None = None):
+    """Exit for --help, and for a mistake in the flags of this process.
+
+    A command calls it when it is started, above the imports that take seconds; its `main` reads the flags again.
+    `check(args, given)` raises UserError for flags that do not go together.
+    """
+    flags = parse(parser, None)
+    if check and (status := run_command(lambda: check(*flags) or 0)):
+        sys.exit(status)
+
+
 def flag(parameter: str) -> str:
     """The flag of a parameter: `batch_size` -> --batch-size."""
     return FLAGS.get(parameter, f"--{parameter.replace('_', '-')}")

@@ -1,14 +1,15 @@
 """Losses over pixels. Each returns a sum and its divisor, which add up over micro-batches and processes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from utils.constants import IGNORE_INDEX, LOSSES
 from utils.errors import UserError
 
-IGNORE_INDEX = 255
+__all__ = ["IGNORE_INDEX", "LOSSES", "CrossEntropy", "FocalLoss", "OHEMLoss", "build_loss"]
 
 
 class CrossEntropy(nn.Module):
@@ -84,14 +85,6 @@ class OHEMLoss(CrossEntropy):
         return (losses * is_chosen).sum(), (weights * is_chosen).sum()
 
 
-Builder = Callable[[Tensor | None, float, float], CrossEntropy]  # class weights, focal gamma, OHEM fraction
-LOSSES: dict[str, Builder] = {
-    "ce": lambda weights, gamma, fraction: CrossEntropy(weights),
-    "focal": lambda weights, gamma, fraction: FocalLoss(weights, gamma=gamma),
-    "ohem": lambda weights, gamma, fraction: OHEMLoss(weights, fraction=fraction),
-}
-
-
 def build_loss(
     kind: str,
     *,
@@ -103,4 +96,5 @@ def build_loss(
     if kind not in LOSSES:
         raise UserError(f"unknown loss {kind!r}: choose one of {', '.join(LOSSES)}")
     weights = None if class_weights is None else torch.as_tensor(class_weights)
-    return LOSSES[kind](weights, focal_gamma, ohem_fraction)
+    options = {"focal": {"gamma": focal_gamma}, "ohem": {"fraction": ohem_fraction}}
+    return globals()[LOSSES[kind]](weights, **options.get(kind, {}))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataloaders.checks.layout import read_lines
+from utils.constants import IGNORE_INDEX
 from utils.errors import UserError
-from utils.losses import IGNORE_INDEX
 from utils.palettes import Palette
 
 NUMBERS = r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})"

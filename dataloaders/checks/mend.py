@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.losses import IGNORE_INDEX
+from utils.constants import IGNORE_INDEX
 
 COMMAND = "python -m dataloaders.convert"  # in a message: the problem is one that this command mends
 # Parts of messages

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from dataloaders.checks.layout import first_five
+from utils.constants import IGNORE_INDEX
 from utils.errors import UserError
-from utils.losses import IGNORE_INDEX
 
 Opener = Callable[[Path], tuple[Image.Image, Image.Transpose | None]]  # as utils.images.open_image
 

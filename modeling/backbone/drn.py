@@ -3,30 +3,34 @@
 The paper defines them at stride 8. At stride 16, layer5 has stride 2, and the rates of layer5 to layer7 halve.
 """
 
-from functools import partial
-
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from modeling.backbone.blocks import BasicBlock, Bottleneck
 from modeling.backbone.resnet import make_layer
-from modeling.backbone.spec import BackboneSpec
 from modeling.layers import ConvBNReLU, initialize
 
+# depth -> the block, and the number of blocks in layer3..6; the other layers are one convolution each
+LAYERS = {
+    22: (BasicBlock, (2, 2, 2, 2)),
+    38: (BasicBlock, (3, 4, 6, 3)),
+    54: (Bottleneck, (3, 4, 6, 3)),
+    105: (Bottleneck, (3, 4, 23, 3)),
+}
 RATES = {8: (2, 4, 2), 16: (1, 2, 1)}  # output stride -> atrous rates of layer5, layer6, layer7
 
 
 class DRN(nn.Module):
     """`image [B, 3, H, W] -> low-level [B, C, H/4, W/4], features [B, 512, H/output_stride, W/output_stride]`
 
-    `depths`: the number of `block` units in layer3..6; the other layers are one convolution each. C is 64 with
-    BasicBlock (DRN-D-22 and 38), 256 with Bottleneck (54 and 105).
+    `depth` is a key of LAYERS. C is 64 with BasicBlock, 256 with Bottleneck.
     """
 
     out_channels = 512
 
-    def __init__(self, block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int], *, output_stride: int):
+    def __init__(self, depth: int, *, output_stride: int):
         super().__init__()
         self.output_stride = output_stride
+        block, depths = LAYERS[depth]
         expansion = block.expansion
         rate5, rate6, rate7 = RATES[output_stride]
         self.low_level_channels = 64 * expansion
@@ -47,20 +51,3 @@ class DRN(nn.Module):
         features = self.layer6(self.layer5(self.layer4(low_level)))  # [B, 8C, H/output_stride, W/output_stride]
         features = self.layer8(self.layer7(features))  # degridding: [B, 512, H/output_stride, W/output_stride]
         return low_level, features
-
-
-def spec(block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int], file: str) -> BackboneSpec:
-    return BackboneSpec(
-        build=partial(DRN, block, depths),
-        output_strides=(8, 16),
-        default_output_stride=8,
-        imagenet=f"http://dl.yf.io/drn/{file}.pth",
-    )
-
-
-BACKBONES = {
-    "drn": spec(Bottleneck, (3, 4, 6, 3), "drn_d_54-0e0534ff"),
-    "drn22": spec(BasicBlock, (2, 2, 2, 2), "drn_d_22-4bd2f8ea"),
-    "drn38": spec(BasicBlock, (3, 4, 6, 3), "drn_d_38-eebb45f0"),
-    "drn105": spec(Bottleneck, (3, 4, 23, 3), "drn_d_105-12b40979"),
-}

@@ -1,15 +1,12 @@
-"""MobileNetV2 of torchvision's blocks, with the atrous rates of slim's `mobilenet_base`.
+"""MobileNetV2 in torchvision's form, with the atrous rates of slim's `mobilenet_base`.
 
 The names are torchvision's, so its ImageNet weights load without renaming. As in the official DeepLab, the classifier's
 1280-channel convolution is left out.
 """
 
 from torch import Tensor, nn
-from torchvision.models import MobileNet_V2_Weights
-from torchvision.models.mobilenetv2 import InvertedResidual
-from torchvision.ops import Conv2dNormActivation
 
-from modeling.backbone.spec import BackboneSpec
+from modeling.backbone.blocks import ConvBNReLU6, InvertedResidual
 from modeling.layers import atrous_plan, dilate, initialize
 
 # (expansion, channels, stride) of each of the 17 blocks: Table 2 of arXiv 1801.04381
@@ -36,12 +33,12 @@ class MobileNetV2(nn.Module):
         super().__init__()
         self.output_stride, self.wide_tap = output_stride, wide_tap
         in_channels = scaled(32, width)
-        units: list[nn.Module] = [Conv2dNormActivation(3, in_channels, stride=2, activation_layer=nn.ReLU6)]
+        units: list[nn.Module] = [ConvBNReLU6(3, in_channels, stride=2)]
         plan = atrous_plan([stride for _, _, stride in BLOCKS], output_stride)
         for (expansion, channels, _), (stride, rate) in zip(BLOCKS, plan, strict=True):
             out_channels = scaled(channels, width)
             hidden = in_channels if expansion == 1 else round_to_eight(in_channels * expansion)
-            block = InvertedResidual(in_channels, out_channels, stride, hidden / in_channels)
+            block = InvertedResidual(in_channels, out_channels, hidden=hidden, stride=stride)
             dilate(block.conv[-3][0], rate)  # the depthwise convolution
             units.append(block)
             in_channels = out_channels
@@ -70,10 +67,3 @@ def round_to_eight(channels: int) -> int:
     """The multiple of 8 nearest to `channels`, but at least 90% of it (slim's `_make_divisible`)."""
     rounded = max(8, (channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8
-
-
-BACKBONES = {
-    "mobilenet": BackboneSpec(
-        build=MobileNetV2, weight_decay=4e-5, options=("width", "wide_tap"), imagenet=MobileNet_V2_Weights.DEFAULT.url
-    )
-}

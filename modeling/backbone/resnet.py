@@ -1,18 +1,16 @@
-"""ResNet-50 and ResNet-101 of torchvision's blocks, with atrous rates in place of the last strides.
+"""ResNet-50 and ResNet-101 in torchvision's form, with atrous rates in place of the last strides.
 
 The names are torchvision's, so its ImageNet weights load without renaming.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor, nn
-from torchvision.models import ResNet50_Weights, ResNet101_Weights
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from modeling.backbone.spec import BackboneSpec
+from modeling.backbone.blocks import BasicBlock, Bottleneck
 from modeling.layers import dilate, initialize, projection
 
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # the number of units in layer1..4
 # output stride -> (stride, rate) of layer3 and layer4. The new rate also holds for the unit that loses its stride
 ATROUS = {8: ((1, 2), (1, 4)), 16: ((2, 1), (1, 2)), 32: ((2, 1), (2, 1))}
 MULTI_GRID = (1, 2, 4)  # DeepLabV3 (arXiv 1706.05587), section 3.2.1
@@ -21,16 +19,16 @@ MULTI_GRID = (1, 2, 4)  # DeepLabV3 (arXiv 1706.05587), section 3.2.1
 class ResNet(nn.Module):
     """`image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
 
-    `depths`: the number of units in layer1..4, (3, 4, 6, 3) or (3, 4, 23, 3). `multi_grid`: multiply the rates of
+    `depth`: 50 or 101. `multi_grid`: multiply the rates of
     layer4's three units by 1, 2, 4.
     """
 
     low_level_channels = 256
     out_channels = 2048
 
-    def __init__(self, depths: tuple[int, int, int, int], *, output_stride: int, multi_grid: bool = False):
+    def __init__(self, depth: int, *, output_stride: int, multi_grid: bool = False):
         super().__init__()
-        self.output_stride = output_stride
+        self.output_stride, depths = output_stride, DEPTHS[depth]
         (stride3, rate3), (stride4, rate4) = ATROUS[output_stride]
         grid = MULTI_GRID if multi_grid else (1, 1, 1)
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -64,13 +62,3 @@ def make_layer(
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
                 dilate(layer, rate)
     return nn.Sequential(*units)
-
-
-BACKBONES = {
-    "resnet": BackboneSpec(
-        build=partial(ResNet, (3, 4, 23, 3)), options=("multi_grid",), imagenet=ResNet101_Weights.DEFAULT.url
-    ),
-    "resnet50": BackboneSpec(
-        build=partial(ResNet, (3, 4, 6, 3)), options=("multi_grid",), imagenet=ResNet50_Weights.DEFAULT.url
-    ),
-}

@@ -4,32 +4,29 @@ The stem is three 3x3 convolutions, and a layer's stride is in its last unit (to
 """
 
 from collections.abc import Iterable
-from functools import partial
 from itertools import islice
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
-from modeling.backbone.resnet import MULTI_GRID
-from modeling.backbone.spec import TENSORFLOW_MODELS, BackboneSpec
+from modeling.backbone.blocks import Bottleneck
+from modeling.backbone.resnet import DEPTHS, MULTI_GRID
 from modeling.layers import ConvBNReLU, atrous_plan, dilate, initialize, projection
 
 
 class ResNetBeta(nn.Module):
     """`image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
 
-    `depths`: the number of units in layer1..4, (3, 4, 6, 3) or (3, 4, 23, 3). `multi_grid`: multiply the rates of
-    layer4's three units by 1, 2, 4. The low-level features are the residual of layer1's second unit, before the sum
-    with the shortcut.
+    `depth`: 50 or 101. `multi_grid`: multiply the rates of layer4's three units by 1, 2, 4. The low-level features are
+    the residual of layer1's second unit, before the sum with the shortcut.
     """
 
     low_level_channels = 256
     out_channels = 2048
 
-    def __init__(self, depths: tuple[int, int, int, int], *, output_stride: int, multi_grid: bool = False):
+    def __init__(self, depth: int, *, output_stride: int, multi_grid: bool = False):
         super().__init__()
-        self.output_stride = output_stride
+        self.output_stride, depths = output_stride, DEPTHS[depth]
         strides = [stride for depth in depths[:3] for stride in [1] * (depth - 1) + [2]] + [1] * depths[3]
         plan = iter(atrous_plan(strides, output_stride, stem_stride=4))
         grid = MULTI_GRID if multi_grid else (1, 1, 1)
@@ -81,14 +78,3 @@ def max_pool_same(features: Tensor) -> Tensor:
     height, width = features.shape[-2:]
     # Even sides are padded only right and bottom
     return F.max_pool2d(F.pad(features, (width % 2, 1, height % 2, 1)), 3, 2)
-
-
-def spec(depths: tuple[int, int, int, int], archive: str) -> BackboneSpec:
-    imagenet = f"{TENSORFLOW_MODELS}/{archive}.tar.gz"
-    return BackboneSpec(build=partial(ResNetBeta, depths), options=("multi_grid",), imagenet=imagenet)
-
-
-BACKBONES = {
-    "resnet_beta": spec((3, 4, 23, 3), "resnet_v1_101_2018_05_04"),
-    "resnet50_beta": spec((3, 4, 6, 3), "resnet_v1_50_2018_05_04"),
-}

@@ -1,17 +1,15 @@
 """Aligned Xception 41, 65 and 71 (DeepLabV3+ section 3.2); the same graph as the official `core/xception.py`."""
 
-from collections.abc import Sequence
-from functools import partial
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.backbone.spec import TENSORFLOW_MODELS, BackboneSpec
 from modeling.layers import ConvBNReLU, SeparableConvBNReLU, atrous_plan, initialize, projection, set_epsilon
 
 # (channels, stride) of each block in the entry flow
 ENTRY = ((128, 2), (256, 2), (728, 2))
 ENTRY_71 = ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2))
+# depth -> blocks of the entry flow, number of blocks in the middle flow, the entry block with the low-level features
+FLOWS = {41: (ENTRY, 8, 1), 65: (ENTRY, 16, 1), 71: (ENTRY_71, 16, 2)}
 EPSILON = 1e-3  # of the backbone's batch norms; the head's is 1e-5
 
 
@@ -55,17 +53,17 @@ class XceptionBlock(nn.Module):
 class Xception(nn.Module):
     """`image [B, 3, H, W] -> low-level [B, 256, H/4, W/4], features [B, 2048, H/output_stride, W/output_stride]`
 
-    `entry`: (channels, stride) of each block in the entry flow. `num_middle`: the number of blocks in the middle flow.
-    The low-level features are the output of the second separable convolution, before any ReLU, of
-    `entry[low_level_block]`.
+    `depth`: 41, 65 or 71. The low-level features are the output of the second separable convolution, before any ReLU,
+    of a block in the entry flow.
     """
 
     low_level_channels = 256
     out_channels = 2048
 
-    def __init__(self, entry: Sequence[tuple[int, int]], num_middle: int, low_level_block: int, *, output_stride: int):
+    def __init__(self, depth: int, *, output_stride: int):
         super().__init__()
-        self.output_stride, self.low_level_block = output_stride, low_level_block
+        self.output_stride = output_stride
+        entry, num_middle, self.low_level_block = FLOWS[depth]
         plan = iter(atrous_plan([stride for _, stride in entry] + [1] * num_middle + [2, 1], output_stride))
         self.stem = nn.Sequential(ConvBNReLU(3, 32, 3, stride=2), ConvBNReLU(32, 64, 3))
         self.entry, in_channels = nn.ModuleList(), 64
@@ -96,18 +94,3 @@ class Xception(nn.Module):
         for block in (*self.middle, self.exit):
             features, _ = block(features)
         return low_level, self.final(features)  # [B, 2048, H/output_stride, W/output_stride]
-
-
-def spec(entry: Sequence[tuple[int, int]], num_middle: int, low_level_block: int, archive: str) -> BackboneSpec:
-    return BackboneSpec(
-        build=partial(Xception, entry, num_middle, low_level_block),
-        weight_decay=4e-5,
-        imagenet=f"{TENSORFLOW_MODELS}/{archive}.tar.gz",
-    )
-
-
-BACKBONES = {
-    "xception": spec(ENTRY, 16, 1, "deeplabv3_xception_2018_01_04"),
-    "xception41": spec(ENTRY, 8, 1, "xception_41_2018_05_09"),
-    "xception71": spec(ENTRY_71, 16, 2, "xception_71_2018_05_09"),
-}

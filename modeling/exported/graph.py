@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from modeling.deeplab import DeepLab
 from utils.inference import Normalize
 
-OUTPUTS = ("logits", "labels")
 EXAMPLE_SIZE = (70, 83)  # neither equal sides nor k * stride + 1: the exporter takes nothing for a rule
 
 

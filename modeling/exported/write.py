@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modeling.exported import check_name
 from modeling.exported.check import Comparison, compare
 from modeling.exported.graph import InferenceGraph, trace
 from modeling.exported.metadata import Metadata
@@ -19,7 +20,6 @@ from modeling.pretrained.loaded_model import LoadedModel
 from utils.errors import RunFailed, UserError, writing
 from utils.run.environment import project_version
 
-FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 # float16 has 11 bits, so logits of 10 are rounded to 0.01 in every layer
 MAX_DIFFERENCE, MIN_EQUAL = {False: 1e-3, True: 0.25}, {False: 0.999, True: 0.97}
 
@@ -59,8 +59,7 @@ def require(loaded: LoadedModel, out: Path, format: str) -> None:
     """Raise UserError for what would fail after minutes."""
     if isinstance(loaded.model, OnnxModel):
         raise UserError(f"{loaded.source} is an export: give the checkpoint that it was made from")
-    if out.suffix != FORMATS[format]:
-        raise UserError(f"`out` {out}: the name of this `format` ends in {FORMATS[format]}")
+    check_name(out, format)
     if not out.absolute().parent.is_dir():
         raise UserError(f"`out` {out}: its folder is not there: make it, or give another name")
     if format == "onnx":

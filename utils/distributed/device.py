@@ -4,11 +4,11 @@ import os
 
 import torch
 
+from utils.constants import DEVICES, PRECISIONS
 from utils.distributed import local_rank
 from utils.errors import UserError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-AMP_TYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AMP_TYPES = {name: kind and getattr(torch, kind) for name, kind in PRECISIONS.items()}
 
 
 def select_device(name: str) -> torch.device:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy
 import PIL
 import torch
-import torchvision
 
 from utils.distributed import world_size
 
@@ -22,7 +21,6 @@ def describe_environment() -> dict:
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),  # a TorchVersion, which loading with `weights_only` refuses
-            "torchvision": torchvision.__version__,
             "numpy": numpy.__version__,
             "pillow": PIL.__version__,
         },

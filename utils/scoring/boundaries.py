@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.constants import IGNORE_INDEX
 from utils.distributed import all_reduce
-from utils.losses import IGNORE_INDEX
 from utils.scoring.loop import Observer
 from utils.scoring.metrics import count_pairs, nan_to_none, score_counts
 

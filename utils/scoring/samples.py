@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.losses import IGNORE_INDEX
+from utils.constants import IGNORE_INDEX
 from utils.palettes import Palette
 from utils.scoring.visualize import BLACK, GAP, GRAY, WHITE, Color, Hatch, blend, legend, seen_classes, stack
 

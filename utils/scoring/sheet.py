@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from utils.losses import IGNORE_INDEX
+from utils.constants import IGNORE_INDEX
 from utils.palettes import Palette
 from utils.scoring.metrics import percent
 from utils.scoring.samples import MIN_WIDTH, shown_size, side_by_side, text_line

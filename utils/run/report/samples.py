@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from utils.losses import IGNORE_INDEX
+from utils.constants import IGNORE_INDEX
 from utils.palettes import Palette
 from utils.run.report.content import Report, escape, percentage, swatch, table
 from utils.scoring.visualize import Example, seen_classes
