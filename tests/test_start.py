@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from benchmarks import startup
+
 ROOT = Path(__file__).parents[1]
 SLOW = (
     "torch", "torchvision", "scipy", "matplotlib", "tensorboardX", "google", "pycocotools", "onnx", "onnxruntime",
     "onnxscript", "sympy", "safetensors", "huggingface_hub", "segmentation_models_pytorch",
 )  # fmt: skip
-WITHOUT_FLAGS = {"benchmarks.killed_train"}  # benchmarks.kill_resume starts it
 
 # Runs commands as `python -m` does, in one process, in which an import of `slow` modules fails
 DRIVER = """
@@ -60,16 +63,6 @@ MISTAKES = [  # a command with its flags; what the line names
 ]
 
 
-def commands() -> list[str]:
-    """The modules that are run by name, without those of the tests."""
-    names = []
-    for path in ROOT.rglob("*.py"):
-        name = path.relative_to(ROOT).with_suffix("")
-        if name.parts[0] not in ("tests", ".venv") and '\nif __name__ == "__main__":\n' in path.read_text():
-            names.append(".".join(name.parts))
-    return sorted(names)
-
-
 def answers(calls: list[list[str]]) -> list[tuple[int | str | None, str]]:
     """(exit status, or the import that was refused; what was printed) of each call."""
     result = subprocess.run(
@@ -79,7 +72,7 @@ def answers(calls: list[list[str]]) -> list[tuple[int | str | None, str]]:
 
 
 def test_help_and_mistakes_import_nothing_slow():
-    names = [name for name in commands() if name not in WITHOUT_FLAGS]
+    names = startup.commands()
     assert {"train", "evaluate", "predict", "export", "dataloaders.check", "utils.run.compare"} <= set(names)
     calls = [[name, "--help"] for name in names] + [[name, "--no-such-flag"] for name in names]
     calls += [line.split() for line, _ in MISTAKES]
@@ -90,5 +83,13 @@ def test_help_and_mistakes_import_nothing_slow():
     assert wrong == []
     for name, (_, text) in zip(names, found, strict=False):
         assert text.startswith("usage: ") and "--help" in text, name
-    for (line, expected), (_, text) in zip(MISTAKES, found[2 * len(names) :], strict=True):
-        assert expected in text and text.startswith("error: ") and text.count("\n") == 1, (line, text)
+    for (line, named), (_, text) in zip(MISTAKES, found[2 * len(names) :], strict=True):
+        assert named in text and text.startswith("error: ") and text.count("\n") == 1, (line, text)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_start(capsys):
+    assert startup.main(["--commands", "utils.run.compare", "--repeats", "1"]) == 0
+    base, row = (line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("import", "utils")))
+    assert base[:2] == ["import", "torch"] and base[3] == "1.00"
+    assert row[0] == "utils.run.compare" and all(float(cell) > 0 for cell in row[1:])

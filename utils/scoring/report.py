@@ -10,7 +10,6 @@ from utils.run.report.page import render_report
 from utils.run.stale import remove_stale, write_manifest
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, table, write_confusion, write_metrics
-from utils.scoring.plots import plot_confusion, plot_trimap
 from utils.scoring.sheet import grid
 
 # What a call may write
@@ -52,6 +51,8 @@ def write_results(out: Path, report: Report, gallery: Gallery, *, ids: Sequence[
     each path. Files that an earlier call wrote into `out` and this one does not are removed if they are as it left
     them, else named. Raises UserError if `out` cannot be written.
     """
+    from utils.scoring.plots import plot_confusion, plot_trimap  # Matplotlib, for a score with --out alone
+
     classes, scores, counts = report.classes, report.scores, report.counts
     files = {
         "sheet.png": grid(evenly_spaced(report.spread, NUM_SHEET_ROWS), classes, report.palette).save,
