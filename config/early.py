@@ -1,11 +1,16 @@
-"""What train.py says of its flags before it imports torch."""
+"""What train.py says of its flags before it imports torch.
+
+python -m config.early FLAGS      # --help or the mistake in FLAGS; prints nothing for good ones
+"""
 
 import argparse
 
 from config.resolve import check, with_defaults, with_network
+from config.train_flags import train_parser
 from dataloaders import build_dataset, root_folder
 from modeling import Architecture
 from modeling.pretrained import zoo
+from utils.flags import answer_early
 
 
 def check_flags(args: argparse.Namespace, given: set[str]) -> None:
@@ -24,3 +29,7 @@ def check_flags(args: argparse.Namespace, given: set[str]) -> None:
     Architecture.from_config(vars(args), num_classes=2)
     if not root_folder(args.dataset, args.data_root).exists():
         build_dataset(args.dataset, "train", root=args.data_root)  # says which folder is missing, and what to do
+
+
+if __name__ == "__main__":
+    answer_early(train_parser(), check_flags)

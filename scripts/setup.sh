@@ -33,6 +33,9 @@ choose_python() {
 }
 
 launch() {
+    # --help, and mistakes before torch counts the GPUs and torchrun starts a process for each
+    help=$(PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" -m config.early "$@") || exit
+    if [ -n "$help" ]; then echo "$help"; exit; fi
     gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
     if [ "$gpus" -gt 1 ]; then
         exec "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$gpus" "$here/train.py" "$@"
