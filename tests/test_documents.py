@@ -19,6 +19,7 @@ COMMANDS += ("modeling.average", "benchmarks.ablation")
 COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert", "dataloaders.show")
 COMMANDS += ("utils.run.compare",)
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")
+COMMANDS += ("benchmarks.startup",)
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
 

@@ -94,6 +94,7 @@ def test_the_dependencies_are_what_the_entry_points_import():
     assert imported & required == set(hubconf.dependencies)
 
 
+STRIDE = '"default_output_stride": 8'
 SCRIPT = """
 import sys
 import torch
@@ -117,9 +118,9 @@ def test_a_script_elsewhere_with_packages_of_our_names(folder_network, folder_ro
     for name in ("modeling", "utils"):
         shutil.copytree(ROOT / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "hubconf.py", other)
-    backbone = other / "modeling/backbone/drn.py"
-    assert "default_output_stride=8" in backbone.read_text()
-    backbone.write_text(backbone.read_text().replace("default_output_stride=8", "default_output_stride=7"))
+    backbone = other / "modeling/backbone/__init__.py"
+    assert backbone.read_text().count(STRIDE) == 1
+    backbone.write_text(backbone.read_text().replace(STRIDE, STRIDE.replace("8", "7")))
     (elsewhere / "script.py").write_text(SCRIPT)
     complete([sys.executable, "script.py", str(ROOT), str(other), str(folder_network), str(image)], cwd=elsewhere)
     labels = np.asarray(Image.open(elsewhere / "labels.png"))
