@@ -129,7 +129,7 @@ def test_a_parent_that_is_interrupted_while_it_receives_a_batch_prints_no_error_
 
 WITHOUT_POSIX = """
 import multiprocessing, os, signal, sys
-import filelock, torch.utils.data, torch._dynamo, tensorboardX, scipy.io, matplotlib.pyplot  # they may use what goes now
+import filelock, torch.utils.data, torch._dynamo, tensorboardX, scipy.io, matplotlib.pyplot  # they may use what goes
 from multiprocessing import resource_tracker
 resource_tracker.ensure_running()  # Python's own spawn uses them here
 for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGKILL", "sigtimedwait", "sigwait", "pthread_sigmask", "pthread_kill"):
