@@ -12,25 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from torch import Tensor
-from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader
-
-from dataloaders import build_dataset, train_loader
-from modeling.architecture import Architecture
-from modeling.deeplab import DeepLab
-from modeling.pretrained.load import load_weights, read_source, state_of
 from utils.errors import UserError, writing
-from utils.flags import Parser, positive_int, run_command
-from utils.inference import Normalize
-from utils.progress import progress
-from utils.run.checkpoint import is_ours, write_checkpoint
-from utils.run.weights_file import describe
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = make_parser().parse_args(argv)
-    return run_command(lambda: write_average(args))
+from utils.flags import Parser, answer_early, positive_int, run_command
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,6 +26,28 @@ def make_parser() -> argparse.ArgumentParser:
         "the training (default: 50)")  # fmt: skip
     add("--data-root", metavar="DIR", help="--recompute-bn: folder of the data (default: that of the training)")
     return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+from torch import Tensor
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
+
+from dataloaders import build_dataset, train_loader
+from modeling.architecture import Architecture
+from modeling.deeplab import DeepLab
+from modeling.pretrained.load import load_weights, read_source, state_of
+from utils.inference import Normalize
+from utils.progress import progress
+from utils.run.checkpoint import is_ours, write_checkpoint
+from utils.run.weights_file import describe
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    return run_command(lambda: write_average(args))
 
 
 def write_average(args: argparse.Namespace) -> int:
