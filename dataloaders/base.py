@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataloaders.checks.layout import Names, Report, match_files
 from dataloaders.checks.pairs import Opener, Pair, check_values, make_upright
+from dataloaders.strings import Packed, Paths, Strings
 from utils.constants import IGNORE_INDEX
 from utils.errors import UserError
 from utils.images import open_image, open_label
@@ -35,6 +36,9 @@ class SegmentationDataset:
       files of any format of Pillow with at most 8 bits a channel, labels gray or palette PNG files of class numbers,
     - `first_value` if their class numbers do not begin at 0.
 
+    An object keeps the lists that it sets as two arrays each (dataloaders/strings.py). Its other attributes should not
+    be lists of an object for each image either: each data worker would copy them.
+
     `__init__` raises UserError for a `split` ("train", "val" or another) that `root`, a Path, does not have. It passes
     messages about missing files as a list to `report`, which raises UserError with the first one or returns; then it
     leaves these images out. The functions of dataloaders/checks/layout.py do both.
@@ -44,9 +48,9 @@ class SegmentationDataset:
     """
 
     name: str
-    ids: Sequence[str]
-    image_files: Sequence[Path]
-    label_files: Sequence[Path | None]  # None for an image without a label
+    ids: Sequence[str] = Packed(Strings)
+    image_files: Sequence[Path] = Packed(Paths)
+    label_files: Sequence[Path | None] = Packed(Paths)  # None for an image without a label
     classes: tuple[str, ...]
     palette: Palette
     first_value = 0  # of the first class in the label files; the smaller values are ignored
@@ -130,18 +134,18 @@ class SegmentationDataset:
             image, transpose = opener(path)
         with collect_error(problems):
             label = self.open_label(index) if self.has_labels else blank_label(image)
-            if label is not None and index not in self.checked:
+            if label is not None and not self.checked[index]:
                 check_values(label, len(self.classes), source, first_value=self.first_value)
-                self.checked.add(index)
+                self.checked[index] = True
         if image is not None and label is not None:
             with collect_error(problems):
                 image, label = make_upright(image, label, transpose, path=path, source=source)
         return Pair(image, label, problems)
 
     @functools.cached_property
-    def checked(self) -> set[int]:
-        """Indices of labels with valid values. Each process checks a label once: it costs a tenth of the decoding."""
-        return set()
+    def checked(self) -> np.ndarray:
+        """Which labels have valid values. Each process checks a label once: it costs a tenth of the decoding."""
+        return np.zeros(len(self), bool)
 
     def labels_hold_void(self) -> bool:
         """Whether any label has a pixel of 255. Reads the labels until the first one."""

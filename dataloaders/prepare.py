@@ -80,8 +80,18 @@ def prepare_one(entry: Entry, root: Path, given: Path | None, *, verify: bool) -
         check_counts(entry, root, verify=verify)
         remove_downloads(entry, root, given)
     remember({name: root / target for name, target in entry.roots.items()})
+    if entry is CATALOG["coco"]:
+        draw_coco_labels(root / entry.roots["coco"] / "annotations")
     first = root / next(iter(entry.roots.values()))
     print_above_bar(f"{entry.name} is ready: {entry.next_command.format(root=first)}")
+
+
+def draw_coco_labels(folder: Path) -> None:
+    """So that the first training starts at once. Raises UserError if an annotation file is invalid."""
+    from dataloaders.coco_index import open_index  # other datasets do not need pycocotools
+
+    for path in sorted(folder.glob("instances_*.json")):
+        open_index(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import coco as coco_benchmark
 from benchmarks import gpu as gpu_benchmark
 from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
@@ -41,6 +42,16 @@ def test_observers_benchmark_prints_a_row_a_count(capsys):
     rows = re.findall(r"^(\D+?) +(\d+\.\d) +(\d+\.\d) +\d+\.\d +(\d+\.\d) +\d+\.\d$", capsys.readouterr().out, re.M)
     names = ["confusion matrix", "trimap, border classes", "trimap, border void", "boundary IoU"]
     assert [name for name, *_ in rows] == names
+
+
+@pytest.mark.slow
+def test_coco_benchmark_prints_a_row_a_measure(tmp_path, capsys):
+    """It also compares labels with those drawn pixel by pixel."""
+    flags = ["--images", "40", "--outlines", "300", "--labels", "2", "--folder", str(tmp_path / "data")]
+    coco_benchmark.main(flags)
+    rows = dict(re.findall(r"^(\D.*?) +(\d+\.\d+)$", capsys.readouterr().out, re.MULTILINE))
+    assert len(rows) == 15 and all(float(value) >= 0 for value in rows.values())
+    assert float(rows["label, ms"]) > 0 and 0 < float(rows["cache, MiB"]) < 2
 
 
 def table_rows(out: str, title: str) -> list[list[str]]:

@@ -1,17 +1,19 @@
 """What each dataset reads, against files whose content is known."""
 
 import json
+import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from sample_data import box, coco_object, save_label
 
-from dataloaders import build_dataset
+from dataloaders import build_dataset, coco_index
 from dataloaders.cityscapes import TRAIN_IDS
-from dataloaders.coco import COCO
 from dataloaders.demo import draw_scene
+from dataloaders.strings import Paths, Strings
 from utils.errors import UserError
 from utils.palettes import CITYSCAPES_PALETTE, VOC_CLASSES, voc_palette
 
@@ -128,9 +130,9 @@ class TestCOCO:
         label = np.asarray(build_dataset("coco", "val", root=str(coco_root)).read(1)[1])
         assert set(np.unique(label)) == {0, 8}
 
-    def test_callers_at_the_same_time_choose_the_images_once(self, coco_root, monkeypatch):
-        calls, original = [], COCO.ids_with_enough_pixels
-        monkeypatch.setattr(COCO, "ids_with_enough_pixels", lambda self: calls.append(1) or original(self))
+    def test_callers_at_the_same_time_draw_the_labels_once(self, coco_root, monkeypatch):
+        calls, original = [], coco_index.write_index
+        monkeypatch.setattr(coco_index, "write_index", lambda *given: calls.append(1) or original(*given))
         before = sorted(coco_root.rglob("*"))
         results = []
         build = lambda: results.append(build_dataset("coco", "train", root=str(coco_root)).ids)  # noqa: E731
@@ -145,12 +147,37 @@ class TestCOCO:
         content = json.loads(path.read_text())
         content["annotations"] = content["annotations"][:3]
         path.write_text(json.dumps(content))
-        assert len(build_dataset("coco", "train", root=str(coco_root))) == 1  # the content changed: chosen anew
+        assert len(build_dataset("coco", "train", root=str(coco_root))) == 1  # the content changed: drawn anew
 
     def test_folders_of_images_may_be_below_images(self, coco_root):
         (coco_root / "images").mkdir()
         (coco_root / "val2017").rename(coco_root / "images/val2017")
         assert build_dataset("coco", "val", root=str(coco_root)).read(0)[0].size == (100, 80)
+
+
+def test_strings_and_paths_are_those_that_were_set():
+    values = ["a.b", "", "ä/\udc80\ud800", "x" * 300]
+    for strings in (Strings(values), pickle.loads(pickle.dumps(Strings(values)))):
+        assert strings == values and strings[-1] == values[-1] and strings[1:3] == values[1:3] and len(strings) == 4
+        assert strings != values[:3] and strings.index("x" * 300) == 3 and "b" not in strings
+        with pytest.raises(IndexError):
+            strings[4]
+    assert list(Paths([Path("a/b.png"), None, "c"])) == [Path("a/b.png"), None, Path("c")] and not Strings([])
+
+
+def test_no_dataset_keeps_a_python_object_for_each_image(
+    voc_root, sbd_root, cityscapes_root, coco_root, ade20k_root, context_root, folder_root
+):
+    """A data worker copies the page of each object that it looks at."""
+    roots = {"cityscapes": cityscapes_root, "coco": coco_root, "ade20k": ade20k_root, "context": context_root}
+    roots |= {"folder": folder_root, "pascal": voc_root}
+    built = [build_dataset(name, "train", root=str(root)) for name, root in roots.items()]
+    built.append(build_dataset("pascal", "train", root=str(voc_root), use_sbd=True, sbd_root=str(sbd_root)))
+    for data in built:
+        data.read(0)
+        found = {name: value for name, value in vars(data).items() if isinstance(value, list | tuple | dict | set)}
+        large = {name for name, value in found.items() if len(value) >= len(data)} - {"classes", "palette"}
+        assert not large, data.name
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))

@@ -156,6 +156,7 @@ def test_coco_and_cityscapes_from_files_at_hand(coco_root, cityscapes_root, tmp_
     out = capsys.readouterr().out
     assert "GB free, it has 1 GB" in out.replace("1.0 GB", "1 GB")  # a note, as the sizes are not the published ones
     assert "  instances_val2017.json: 5" in out and "  gtFine/val/: 2" in out
+    assert len(list((tmp_path / "cache").glob("coco-*.labels"))) == 2  # drawn for the first training
     for name in ("coco", "cityscapes"):
         assert len(build_dataset(name, "val")) == len(build_dataset(name, "val", root=str(root / name)))
 

@@ -8,16 +8,18 @@ from tqdm import tqdm
 from utils.distributed import is_main_process
 
 
-def progress(title: str, first: int, total: int | None, *, iterable=None, unit: str = "step") -> tqdm:
-    """A bar on the first process; a line every half minute if stderr is not a terminal.
+def progress(
+    title: str, first: int, total: int | None, *, iterable=None, unit: str = "step", everywhere: bool = False
+) -> tqdm:
+    """A bar on the first process, or `everywhere`; a line every half minute if stderr is not a terminal.
 
     Use it in a with-block: a bar that an error leaves open is drawn again after the error's line.
     """
     is_terminal = sys.stderr.isatty()
-    pause = 0.2 if is_terminal else 30
+    pause, is_shown = 0.2 if is_terminal else 30, everywhere or is_main_process()
     return tqdm(
         iterable, desc=title, initial=first, total=total, unit=unit, mininterval=pause, maxinterval=pause,
-        unit_scale=unit == "B", leave=not is_terminal, dynamic_ncols=True, disable=not is_main_process(),
+        unit_scale=unit == "B", leave=not is_terminal, dynamic_ncols=True, disable=not is_shown,
     )  # fmt: skip
 
 

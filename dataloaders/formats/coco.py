@@ -124,7 +124,7 @@ class Coco(Source):
         """Class numbers, uint8 [height, width], of the objects of `select_objects`."""
         from pycocotools import mask as mask_tools
 
-        from dataloaders.coco import encode_outline
+        from dataloaders.coco_labels import encode_outline
 
         label = np.full((height, width), self.table.fill, np.uint8)
         masks = [(number, is_crowd, encode_outline(outline, height, width)) for number, is_crowd, outline in objects]

@@ -3,19 +3,27 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file beside `path`, fsync it, and rename it to `path`.
+    """As `open_atomically`, of a file with these bytes."""
+    with open_atomically(path) as file:
+        file.write(data)
 
-    Raises OSError; then the old file stays and no partial file remains.
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path`, which after the block is fsynced and renamed to `path`.
+
+    Raises OSError; then, and after any error of the block, the old file stays and no partial file remains.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -23,12 +31,17 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):  # a missing or read-only folder refuses this too
             part.unlink()
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Otherwise a power failure may undo a rename in it."""
     try:
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows opens no folder; elsewhere a folder may be writable but not readable
         return
     try:
-        os.fsync(folder)  # otherwise a power failure may undo the rename
+        os.fsync(folder)
     finally:
         os.close(folder)
 
@@ -69,7 +82,7 @@ def append_whole(path: Path, data: bytes) -> None:
             raise
 
 
-def clear_parts(folder: Path) -> None:
-    """Remove the partial files that killed processes left in `folder`."""
-    for part in folder.glob(".*.*.part"):
+def clear_parts(folder: Path, name: str = "*") -> None:
+    """Remove the partial files, of all files or of `name`, that killed processes left in `folder`."""
+    for part in folder.glob(f".{name}.*.part"):
         part.unlink(missing_ok=True)
