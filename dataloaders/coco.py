@@ -29,8 +29,7 @@ class COCO(SegmentationDataset):
     def __init__(self, root: Path, split: str, *, report: Report = raise_first):
         self.annotation_file = find_annotation_file(root, split)
         image_folder = find_image_folder(root, split)
-        self.index = open_index(self.annotation_file)
-        report([f"{self.annotation_file}{problem}" for problem in self.index.problems])
+        self.index = open_index(self.annotation_file, report)
         if self.index.num_short:
             left_out = f"{self.index.num_short} polygons of fewer than {MIN_NUMBERS} numbers are left out"
             self.notes = [f"{self.annotation_file}: {left_out}"]

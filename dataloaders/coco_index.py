@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from dataloaders.checks.annotations import read_annotations
+from dataloaders.checks.layout import Report
 from dataloaders.coco_labels import decode_runs, draw_runs
 from dataloaders.strings import Strings
 from utils.cache import FIX, cache_folder, locked
@@ -85,21 +86,24 @@ class Index:
         return label
 
 
-def open_index(annotation_file: Path) -> Index:
+def open_index(annotation_file: Path, report: Report) -> Index:
     """The index of an annotation file. The first process makes it, with all cores; others wait, however long it takes.
 
-    Raises UserError if the file as a whole is not COCO's, or if the cache folder cannot be written.
+    Invalid objects go to `report`; if it returns, they are left out. Raises UserError if the file as a whole is not
+    COCO's, or if the cache folder cannot be written.
     """
     path = cache_folder() / f"coco-{identity(annotation_file)}.labels"
-    if index := read_index(path):
-        return index
-    waiting = f"waiting for another process that draws the labels of {annotation_file}"
-    with locked(path, fix=FIX, waiting=waiting):
-        if index := read_index(path):
-            return index
-        with writing(path, FIX):
-            write_index(path, annotation_file)
-    return Index(path)
+    index = read_index(path)
+    if index is None:
+        waiting = f"waiting for another process that draws the labels of {annotation_file}"
+        with locked(path, fix=FIX, waiting=waiting):
+            index = read_index(path)
+            if index is None:
+                with writing(path, FIX):
+                    write_index(path, annotation_file, report)
+                return Index(path)
+    report([f"{annotation_file}{problem}" for problem in index.problems])
+    return index
 
 
 def identity(annotation_file: Path) -> str:
@@ -117,13 +121,21 @@ def read_index(path: Path) -> Index | None:
         return None
 
 
-def write_index(path: Path, annotation_file: Path) -> None:
-    """Draw all labels. Raises OSError if `path` cannot be written, UserError for an annotation file not of COCO."""
+def write_index(path: Path, annotation_file: Path, report: Report) -> None:
+    """Draw all labels, after `report` got all invalid objects.
+
+    Raises OSError if `path` cannot be written, UserError for an annotation file that is not COCO's.
+    """
     clear_parts(path.parent, path.name)
     with ordered_map(num_processes(annotation_file)) as run, open_atomically(path) as file:
         print(f"{annotation_file}: drawing all labels, once", flush=True)
         digest, problems = digest_of(annotation_file), []
-        annotations = read_annotations(annotation_file, CLASS_OF, problems.extend)
+
+        def keep(found: Sequence[str]) -> None:
+            report(found)
+            problems.extend(problem.removeprefix(str(annotation_file)) for problem in found)
+
+        annotations = read_annotations(annotation_file, CLASS_OF, keep)
         images = [annotations.images[image_id] for image_id in sorted(annotations.images)]
         num_runs, pixels = [], []
         with progress("drawing COCO labels (once)", 0, len(images), unit="image", everywhere=True) as bar:
@@ -141,7 +153,6 @@ def write_index(path: Path, annotation_file: Path) -> None:
             "names": names.data,
             "name_starts": names.starts,
         }
-        problems = [problem.removeprefix(str(annotation_file)) for problem in problems]
         write_end(file, arrays, {"digest": digest, "num_short": annotations.num_short, "problems": problems})
 
 

@@ -21,6 +21,7 @@ from dataloaders.archives.install import (
 )
 from dataloaders.archives.obtain import FIX, check_account, downloads
 from dataloaders.archives.remember import earlier_root, remember
+from dataloaders.checks.layout import raise_first
 from utils.cache import locked
 from utils.errors import UserError
 from utils.flags import Parser, run_command
@@ -91,7 +92,7 @@ def draw_coco_labels(folder: Path) -> None:
     from dataloaders.coco_index import open_index  # other datasets do not need pycocotools
 
     for path in sorted(folder.glob("instances_*.json")):
-        open_index(path)
+        open_index(path, raise_first)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -120,6 +120,25 @@ def test_the_data_set_holds_the_labels_of_the_file(processes, tmp_path, monkeypa
             assert f"(image {image_id})" in data.describe_label(index)
 
 
+def test_invalid_objects_are_reported_before_drawing_and_again_from_the_cache(coco_root, draws):
+    path = coco_root / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [["a"] * 6]
+    content["annotations"][5]["segmentation"] = [[1e9] * 6]
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"has an outline in image 1 .*; and 1 more"):
+            build_dataset("coco", "val", root=str(coco_root))
+    assert not list(cache().glob("*.labels"))
+    for _ in range(2):
+        problems: list[str] = []
+        build_dataset("coco", "val", root=str(coco_root), report=problems.extend)
+        assert [str(path) in problem for problem in problems] == [True, True]
+    with pytest.raises(UserError, match=r"has an outline in image 1 .*; and 1 more"):
+        build_dataset("coco", "val", root=str(coco_root))
+    assert len(draws) == 3
+
+
 @pytest.fixture
 def draws(monkeypatch) -> list:
     """An entry for each drawing of all labels."""
@@ -160,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_unless_the_labels_are_there
 
 
 BUILD = "import dataloaders.coco_index as module, sys, pathlib\n"
-BUILD += "module.num_processes, module.CHUNK = lambda _: 2, 5\nmodule.open_index(pathlib.Path(sys.argv[1]))"
+BUILD += "module.num_processes, module.CHUNK = lambda _: 2, 5\nmodule.open_index(pathlib.Path(sys.argv[1]), print)"
 
 
 @pytest.mark.slow
