@@ -20,6 +20,7 @@ COMMANDS += ("dataloaders.check", "dataloaders.prepare", "dataloaders.convert", 
 COMMANDS += ("utils.run.compare",)
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")
 COMMANDS += ("benchmarks.startup",)
+COMMANDS += ("benchmarks.coco",)
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
 
