@@ -33,6 +33,7 @@ VERSION = 1  # of the file and of the rules by which labels are drawn
 # COCO category of VOC's classes 1..20, in their order
 CATEGORIES = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
 CLASS_OF = {category: number for number, category in enumerate(CATEGORIES, start=1)}
+MAX_PROCESSES = 16  # more would wait for the one that reads the file
 CHUNK = 100  # images that a process draws at a time
 MIN_BYTES_FOR_PROCESSES = 10_000_000  # a smaller file is drawn in less time than processes take to start
 BLOCK = 1 << 16  # bytes: what Linux maps around a page that is read
@@ -87,7 +88,7 @@ class Index:
 
 
 def open_index(annotation_file: Path, report: Report) -> Index:
-    """The index of an annotation file. The first process makes it, with all cores; others wait, however long it takes.
+    """The index of an annotation file. The first process makes it, on several cores; others wait without a limit.
 
     Invalid objects go to `report`; if it returns, they are left out. Raises UserError if the file as a whole is not
     COCO's, or if the cache folder cannot be written.
@@ -157,10 +158,11 @@ def write_index(path: Path, annotation_file: Path, report: Report) -> None:
 
 
 def num_processes(annotation_file: Path) -> int:
-    """All cores of this process, or 1 for a small file."""
+    """The cores of this process, at most MAX_PROCESSES; 1 for a small file."""
     if annotation_file.stat().st_size < MIN_BYTES_FOR_PROCESSES:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_PROCESSES)
 
 
 @contextlib.contextmanager
