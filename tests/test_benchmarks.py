@@ -45,8 +45,9 @@ def test_observers_benchmark_prints_a_row_a_count(capsys):
 
 
 @pytest.mark.slow
-def test_coco_benchmark_prints_a_row_a_measure(tmp_path, capsys):
+def test_coco_benchmark_prints_a_row_a_measure(tmp_path, capsys, monkeypatch):
     """It also compares labels with those drawn pixel by pixel."""
+    monkeypatch.setattr("benchmarks.coco_files.NUM_OUTLINES", 20)
     flags = ["--images", "40", "--outlines", "300", "--labels", "2", "--folder", str(tmp_path / "data")]
     coco_benchmark.main(flags)
     rows = dict(re.findall(r"^(\D.*?) +(\d+\.\d+)$", capsys.readouterr().out, re.MULTILINE))

@@ -67,7 +67,7 @@ def random_objects(random: np.random.Generator) -> tuple[list[tuple], int, int]:
 
 def test_labels_equal_pixelwise_drawing():
     random = np.random.default_rng(0)
-    for _ in range(int(os.environ.get("COCO_LABELS", "150"))):
+    for _ in range(150):
         objects, height, width = random_objects(random)
         assert not any(outline_problem(outline, height, width) for _, _, outline in objects)
         runs, pixels = draw_runs(objects, height, width)
@@ -185,7 +185,7 @@ BUILD += "module.num_processes, module.CHUNK = lambda _: 2, 5\nmodule.open_index
 @pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_is_used_and_the_next_one_takes_over(tmp_path):
     path = tmp_path / "annotations/instances_val2017.json"
-    write_annotations(path, 400, repeats=3)
+    write_annotations(path, 300, repeats=3)
     first = begin([sys.executable, "-c", BUILD, str(path)])
     while not list(cache().glob(".coco-*.labels.*.part")):
         time.sleep(0.01)
