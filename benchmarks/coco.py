@@ -22,6 +22,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.flags import answer_early
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=118287, help="of training (default: %(default)s, COCO's)")
+    parser.add_argument("--outlines", type=int, default=860001, help="of training (default: %(default)s, COCO's)")
+    parser.add_argument("--labels", type=int, default=500, help="to draw both ways (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="write the data there and keep it, or take what is there")
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
@@ -170,12 +185,7 @@ def report(root: Path, num_labels: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=118287, help="of training (default: %(default)s, COCO's)")
-    parser.add_argument("--outlines", type=int, default=860001, help="of training (default: %(default)s, COCO's)")
-    parser.add_argument("--labels", type=int, default=500, help="to draw both ways (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="write the data there and keep it, or take what is there")
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         root = args.folder or Path(temporary)
         start = time.perf_counter()
