@@ -6,7 +6,7 @@ A first start has an empty cache. A label is drawn as the dataset does and pixel
 and compared. Memory, on Linux alone: of a process above that with a dataset of one image, and what a data worker that
 has drawn every label shares with no other process (Private_Dirty).
 
-At full size it takes about four minutes and 1 GB in a temporary folder; --folder keeps the files for another call.
+At full size it takes about three minutes and 1 GB in a temporary folder; --folder keeps the files for another call.
 """
 
 import argparse
