@@ -34,7 +34,6 @@ import torch
 
 from utils.distributed.device import select_device
 from utils.inference import Predictor
-from utils.labels import scores_to_labels
 
 
 def peak_memory(device: torch.device) -> float:
@@ -60,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds_at_one = None
     for scales, flip in rows:
         start = time.perf_counter()
-        scores_to_labels(Predictor(model, device, scales=scales, flip=flip)(image)).cpu()
+        Predictor(model, device, scales=scales, flip=flip).labels(image).cpu()
         seconds = time.perf_counter() - start
         if scales == (1.0,) and not flip:
             seconds_at_one = seconds

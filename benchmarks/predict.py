@@ -32,7 +32,6 @@ import torch
 
 from modeling.pretrained.loaded_model import load_model
 from utils.inference import Predictor
-from utils.labels import scores_to_labels
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,7 +62,7 @@ def measure(names: Sequence[str], image: torch.Tensor, *, threads: int, repeats:
 def timed(predictor: Predictor, image: torch.Tensor) -> float:
     """Seconds from the image to its labels."""
     start = time.perf_counter()
-    scores_to_labels(predictor(image))
+    predictor.labels(image)
     return time.perf_counter() - start
 
 

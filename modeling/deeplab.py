@@ -27,10 +27,17 @@ class DeepLab(nn.Module):
         self.padding = "symmetric"
         self.is_batch_norm_frozen = False
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *, upsample: bool = True) -> Tensor:
+        """Without `upsample`, [B, K, H/4, W/4]: scoring upsamples in strips of rows."""
+        logits = self.low_resolution_logits(image).float()  # [B, K, H/4, W/4]
+        if not upsample:
+            return logits
+        return resize(logits, image.shape[-2:])  # [B, K, H, W]; in bf16 1 label of 300 would change
+
+    def low_resolution_logits(self, image: Tensor) -> Tensor:
+        """Logits before the last upsampling: `[B, 3, H, W] -> [B, K, H/4, W/4]`, at output stride for head lite."""
         low_level, features = self.backbone(image)  # [B, C, H/4, W/4], [B, C, H/output_stride, W/output_stride]
-        logits = self.decoder(self.aspp(features), low_level)  # [B, K, H/4, W/4]
-        return resize(logits.float(), image.shape[-2:])  # [B, K, H, W]; in bf16 1 label of 300 would change
+        return self.decoder(self.aspp(features), low_level)
 
     @property
     def output_stride(self) -> int:

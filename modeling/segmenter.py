@@ -162,10 +162,12 @@ class Segmenter:
 
     def predict(self, pixels: Tensor) -> tuple[np.ndarray, Sequence[np.ndarray | None]]:
         """uint8 [B, 3, H, W] -> labels uint8 [B, H, W], scores float32 [B, H, W] or B times None."""
-        labels, scores = labels_and_confidence(
-            self.predictor(pixels), are_logits=self.predictor.has_single_view, with_confidence=self.with_scores
-        )
-        return labels.cpu().numpy(), [None] * len(pixels) if scores is None else scores.cpu().numpy()
+        how = {"are_logits": self.predictor.has_single_view, "with_confidence": self.with_scores}
+        strips = [labels_and_confidence(scores, **how) for scores in self.predictor.strips(pixels)]
+        labels = torch.cat([labels for labels, _ in strips], 1).cpu().numpy()
+        if not self.with_scores:
+            return labels, [None] * len(pixels)
+        return labels, torch.cat([scores for _, scores in strips], 1).cpu().numpy()
 
 
 def equal_size_batches(images: Sequence[InputImage], batch_size: int) -> list[list[int]]:

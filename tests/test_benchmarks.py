@@ -12,6 +12,7 @@ from benchmarks import gpu as gpu_benchmark
 from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
 from benchmarks import observers as observers_benchmark
+from benchmarks import scoring as scoring_benchmark
 from benchmarks.cases import Case, eager_cases, ratios
 from benchmarks.peers import plain_epoch
 from benchmarks.rates import MemoryLoader, random_batch
@@ -53,6 +54,14 @@ def test_coco_benchmark_prints_a_row_a_measure(tmp_path, capsys, monkeypatch):
     rows = dict(re.findall(r"^(\D.*?) +(\d+\.\d+)$", capsys.readouterr().out, re.MULTILINE))
     assert len(rows) == 15 and all(float(value) >= 0 for value in rows.values())
     assert float(rows["label, ms"]) > 0 and 0 < float(rows["cache, MiB"]) < 2
+
+
+def test_scoring_benchmark_prints_a_row_a_function(capsys, monkeypatch):
+    """It also compares the counts."""
+    monkeypatch.setattr(scoring_benchmark, "report_memory", lambda *_: None)  # a new process
+    scoring_benchmark.main(["--size", "65", "--repeats", "1"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if re.search(r"\d\.\d\d +\d+\.\d$", line)]
+    assert len(rows) >= 13 and rows[0][:3] == ["reading", "the", "logits"] and rows[0][-1] == "1.0"
 
 
 def table_rows(out: str, title: str) -> list[list[str]]:

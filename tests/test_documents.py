@@ -21,6 +21,7 @@ COMMANDS += ("utils.run.compare",)
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")
 COMMANDS += ("benchmarks.startup",)
 COMMANDS += ("benchmarks.coco",)
+COMMANDS += ("benchmarks.scoring",)
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
 

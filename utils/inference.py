@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from utils.distributed.device import autocast
 from utils.errors import UserError
 from utils.geometry import resize, scaled_side
+from utils.labels import scores_to_labels
+from utils.strips import ResizedMap, RowMap, TensorMap, UpsampledMap
 
 
 class Normalize:
@@ -28,7 +30,8 @@ class Predictor:
     """`uint8 [B, 3, H, W] -> scores [B, K, H, W]` of a network, on `device`.
 
     A single view of the image gives logits. Several views (`scales`, `flip`) give the mean of their softmax, as in the
-    paper. With `window` (height, width) and `stride` (down, across) each view is cut into overlapping windows whose
+    paper. They are computed in strips of rows, so that the logits of a view never exist whole unless there are windows.
+    With `window` (height, width) and `stride` (down, across) each view is cut into overlapping windows whose
     logits are averaged; with `window` None it is passed whole. `amp` (off, bf16 or fp16): the network computes in mixed
     precision; the scores are float32.
     """
@@ -50,14 +53,31 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
+        return self.scores(image).whole()
+
+    @torch.no_grad()
+    def strips(self, image: Tensor) -> Iterator[Tensor]:
+        """The same scores as of `__call__`, bit for bit, in strips of rows [B, K, h, W] from top to bottom."""
+        for _, scores in self.scores(image).strips():
+            yield scores
+
+    def labels(self, image: Tensor) -> Tensor:
+        """uint8 [B, H, W]."""
+        return torch.cat([scores_to_labels(scores) for scores in self.strips(image)], 1)
+
+    def scores(self, image: Tensor) -> RowMap:
         image = self.normalize(image.to(self.device, non_blocking=True))
-        if self.has_single_view:
-            return self.logits(image)
+        return self.logits(image) if self.has_single_view else TensorMap(self.mean_probabilities(image))
+
+    def mean_probabilities(self, image: Tensor) -> Tensor:
+        """[B, K, H, W], over the views of a normalized image."""
         views = [(scale, is_flipped) for scale in self.scales for is_flipped in (False, True)[: 1 + self.flip]]
         total = None
         for scale, is_flipped in views:
-            probabilities = self.view_logits(image, scale, is_flipped).softmax(1)
-            total = probabilities if total is None else total.add_(probabilities)
+            view = self.view_logits(image, scale, is_flipped)
+            total = image.new_zeros(view.shape) if total is None else total
+            for rows, logits in view.strips():
+                total[:, :, rows] += logits.flip(-1).softmax(1) if is_flipped else logits.softmax(1)
         return total.div_(len(views))
 
     @property
@@ -69,21 +89,23 @@ class Predictor:
         """As `__call__`, but always probabilities."""
         return self(image).softmax(1) if self.has_single_view else self(image)
 
-    def view_logits(self, image: Tensor, scale: float, is_flipped: bool) -> Tensor:
-        """Logits [B, K, H, W] at the size of the normalized `image`, from its view at `scale`, mirrored or not."""
+    def view_logits(self, image: Tensor, scale: float, is_flipped: bool) -> RowMap:
+        """Logits [B, K, H, W] at the size of the normalized `image`, of its view at `scale`, mirrored or not."""
         size = image.shape[-2:]
         if scale != 1:
             image = resize(image, tuple(scaled_side(side, scale) for side in size))
-        logits = self.logits(image.flip(-1)).flip(-1) if is_flipped else self.logits(image)
-        return logits if scale == 1 else resize(logits, size)
+        logits = self.logits(image.flip(-1) if is_flipped else image)
+        return logits if scale == 1 else ResizedMap(logits, size)
 
-    def logits(self, image: Tensor) -> Tensor:
+    def logits(self, image: Tensor) -> RowMap:
         """Logits [B, K, H, W] of a normalized image, whole or in windows."""
         with autocast(self.amp, self.device):
             if self.window is None:
-                return whole_image_logits(self.model, image, output_stride=self.model.output_stride)
-            return sliding_window_logits(
-                self.model, image, window=self.window, stride=self.stride, output_stride=self.model.output_stride
+                return upsampled_logits(self.model, image, output_stride=self.model.output_stride)
+            return TensorMap(
+                sliding_window_logits(
+                    self.model, image, window=self.window, stride=self.stride, output_stride=self.model.output_stride
+                )
             )
 
 
@@ -107,9 +129,20 @@ def whole_image_logits(model: Callable[[Tensor], Tensor], image: Tensor, *, outp
     `align_corners=True` is exact, and the logits are cropped back.
     """
     height, width = image.shape[-2:]
-    padding = [-(side - 1) % output_stride for side in (height, width)]
-    padded = F.pad(image, (0, padding[1], 0, padding[0]))  # 0 is the mean color of a normalized image
-    return model(padded)[..., :height, :width]
+    return model(pad(image, output_stride))[..., :height, :width]
+
+
+def upsampled_logits(model: nn.Module, image: Tensor, *, output_stride: int) -> RowMap:
+    """As `whole_image_logits`, upsampled in strips if the network is one that leaves it to its caller."""
+    if not hasattr(model, "low_resolution_logits"):
+        return TensorMap(whole_image_logits(model, image, output_stride=output_stride))
+    padded = pad(image, output_stride)
+    return UpsampledMap(model(padded, upsample=False), padded.shape[-2:], image.shape[-2:])
+
+
+def pad(image: Tensor, output_stride: int) -> Tensor:
+    padding = [-(side - 1) % output_stride for side in image.shape[-2:]]
+    return F.pad(image, (0, padding[1], 0, padding[0]))  # 0 is the mean color of a normalized image
 
 
 def sliding_window_logits(

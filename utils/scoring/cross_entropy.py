@@ -21,7 +21,7 @@ class MeanCrossEntropy:
 
     def __init__(self) -> None:
         self.criterion = CrossEntropy()
-        self.sums: list[Tensor] = []  # float64 [2] of each batch: loss and labeled pixels, on the device
+        self.sums: list[Tensor] = []  # float64 [2] of each strip of rows: loss and labeled pixels, on the device
 
     def update(self, logits: Tensor, label: Tensor) -> None:
         """`logits` float32 [B, K, H, W], `label` uint8 [B, H, W] of class numbers or 255. Does not wait for CUDA."""

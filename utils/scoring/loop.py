@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from utils.distributed.device import tune_convolutions
 from utils.distributed.host_copy import HostCopy
+from utils.inference import Predictor
 from utils.labels import scores_to_labels
 from utils.progress import progress
 from utils.scoring.cross_entropy import MeanCrossEntropy
@@ -47,7 +48,7 @@ class Observer:
 
 @torch.no_grad()
 def score(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predictor | Callable[[Tensor], Tensor],
     loader: DataLoader,
     *,
     num_classes: int,
@@ -66,12 +67,9 @@ def score(
         ObserverThreads(observers) as threads,
     ):
         for batch in bar:
-            scores, label = predict(batch["image"]), batch["label"].to(device, non_blocking=True)
-            prediction = scores_to_labels(scores)  # [B, H, W]
+            label = batch["label"].to(device, non_blocking=True)
+            prediction = predict_labels(predict, batch["image"], label, loss)
             confusion.update(prediction, label)
-            if loss:
-                loss.update(scores, label)
-            del scores  # before the next forward needs the memory
             if observers:
                 threads.submit(batch, HostCopy(prediction))
         threads.finish()
@@ -79,6 +77,20 @@ def score(
     for observer in observers:
         observer.all_reduce(device)
     return confusion
+
+
+def predict_labels(
+    predict: Predictor | Callable[[Tensor], Tensor], image: Tensor, label: Tensor, loss: MeanCrossEntropy | None
+) -> Tensor:
+    """uint8 [B, H, W]. The scores of a Predictor, which `loss` gets too, never exist whole."""
+    strips = predict.strips(image) if isinstance(predict, Predictor) else [predict(image)]
+    prediction, top = torch.empty_like(label), 0
+    for scores in strips:
+        rows = slice(top, top := top + scores.shape[2])
+        prediction[:, rows] = scores_to_labels(scores)
+        if loss:
+            loss.update(scores, label[:, rows])
+    return prediction
 
 
 class ObserverThreads:
