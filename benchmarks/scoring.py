@@ -16,11 +16,29 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from utils.flags import Parser, answer_early, positive_int
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="benchmarks.scoring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=positive_int, default=513, help="side of the image, 4 k + 1")
+    parser.add_argument("--classes", type=positive_int, default=21)
+    parser.add_argument("--large", type=positive_int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
+    parser.add_argument("--large-classes", type=positive_int, default=19)
+    parser.add_argument("--threads", type=positive_int, default=1)
+    parser.add_argument("--repeats", type=positive_int, default=15)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.flags import Parser, positive_int
 from utils.labels import scores_to_labels
 from utils.scoring.metrics import ConfusionMatrix
 from utils.strips import UpsampledMap
@@ -120,16 +138,7 @@ def peak() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(
-        prog="benchmarks.scoring", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=positive_int, default=513, help="side of the image, 4 k + 1")
-    parser.add_argument("--classes", type=positive_int, default=21)
-    parser.add_argument("--large", type=positive_int, nargs=2, default=[1024, 2048], metavar=("H", "W"))
-    parser.add_argument("--large-classes", type=positive_int, default=19)
-    parser.add_argument("--threads", type=positive_int, default=1)
-    parser.add_argument("--repeats", type=positive_int, default=15)
-    args = parser.parse_args(argv)
+    args = make_parser().parse_args(argv)
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
@@ -153,7 +162,8 @@ def report_times(size: int, num_classes: int, repeats: int) -> None:
     works = cases(size, num_classes)
     counts = {name: result for name, work in works.items() if (result := work()) is not None}
     matrices = [result for name, result in counts.items() if "matrix" in name and "SMP" not in name]
-    assert all(torch.equal(matrices[0], other) for other in matrices[1:])
+    # torch upsamples channels-last memory with another rounding, which moves the labels of near ties
+    assert all((matrices[0] - other).abs().sum() <= 1e-4 * size**2 for other in matrices[1:])
     found = measure({name: works[name] for name in counts}, repeats)
     reading = found["reading the logits"]
     print(f"{num_classes}x{size}x{size}, {torch.get_num_threads()} threads, CPU")
