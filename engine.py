@@ -53,6 +53,11 @@ class Settings:
     accumulate: int = 1
     amp: str = "off"  # or bf16, fp16
     ema_decay: float = 0.0
+    ema_every: int = 1  # steps
+    max_norm: float = 0.0  # of the gradients; 0: any
+    sam_rho: float = 0.0  # of sharpness-aware minimization, in every `sam_every`-th step; 0: off
+    sam_every: int = 1
+    mixup_alpha: float = 0.0  # 0: off
     channels_last: bool = False
     compile: bool = False
     example_ids: Sequence[str] = ()  # the validation images to draw
@@ -106,7 +111,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
         self.make_step = TrainStep(
             self.network, criterion, optimizer, self.scaler, normalize=Normalize(model.mean, model.std, device),
-            amp=settings.amp, memory_format=memory_format, device=device,
+            amp=settings.amp, memory_format=memory_format, device=device, max_norm=settings.max_norm,
+            sam_rho=settings.sam_rho, mixup_alpha=settings.mixup_alpha,
         )  # fmt: skip
         self.steps_per_epoch = train_loader.batch_sampler.steps_per_epoch
         self.last_step = min(settings.epochs * self.steps_per_epoch, settings.max_steps or math.inf)
@@ -168,10 +174,13 @@ class Trainer:
         seed_everything(self.settings.seed, self.step, rank())  # of dropout
         self.set_lr(self.step)
         broken = broken_files(micro_batches)
-        sums = self.make_step(micro_batches, lambda: [len(broken), *self.signals.pop_flags()])
-        if self.ema is not None:
-            self.ema.update()
         self.step += 1
+        sums = self.make_step(
+            micro_batches, lambda: [len(broken), *self.signals.pop_flags()],
+            is_sharpness_aware=bool(self.settings.sam_rho) and self.step % self.settings.sam_every == 0,
+        )  # fmt: skip
+        if self.ema is not None and self.step % self.settings.ema_every == 0:
+            self.ema.update()
         ids = [key for batch in micro_batches for key in batch["id"]]
         return LaunchedStep(self.step, self.learning_rate, ids, broken, sums)
 
@@ -317,7 +326,7 @@ class Trainer:
             self.scaler.load_state_dict(scale)
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("ema_state_dict", state["state_dict"]))
-            self.ema.num_updates = state["step"]
+            self.ema.num_updates = state["step"] // self.settings.ema_every
         self.epoch, self.step = state["epoch"], state["step"]
         self.last_logged_step = state.get("counted_step", self.epoch * self.steps_per_epoch)
         self.best_miou = state["best_pred"] if state.get("has_best", state["best_pred"] > 0) else None

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from config.defaults import changed_flags
 from config.describe import describe
-from config.resolve import runs_folder
+from config.resolve import ema_decay, runs_folder
 from config.start import Start, find_start
 from dataloaders import (
     SegmentationDataset,
@@ -31,7 +31,7 @@ from dataloaders import (
     start_workers,
     train_loader,
 )
-from dataloaders.sampler import resolve_accumulate
+from dataloaders.sampler import ResumableBatchSampler, resolve_accumulate
 from dataloaders.samples import first_batch
 from engine import Settings, Trainer
 from modeling import Architecture, DeepLab
@@ -40,9 +40,9 @@ from modeling.pretrained.load import load_backbone_weights, load_initial_weights
 from utils.class_weights import class_weights
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
 from utils.distributed.device import make_deterministic, resolve_amp, select_device
-from utils.losses import build_loss
+from utils.losses import CrossEntropy, build_loss
 from utils.lr_schedule import build_schedule
-from utils.optim import build_sgd
+from utils.optim import build_optimizer
 from utils.run.environment import command_line, describe_environment
 from utils.run.folder import RunFolder
 from utils.run.recorder import Recorder
@@ -76,24 +76,14 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         start_workers(train_batches, val_batches)
         connect(device)
         sampler = train_batches.batch_sampler
-        optimizer = build_sgd(
-            model, model.backbone, lr=args.lr, head_lr_factor=args.head_lr_factor, weight_decay=args.weight_decay,
-            momentum=args.momentum, nesterov=args.nesterov,
-        )  # fmt: skip
+        optimizer = make_optimizer(args, model)
         schedule = build_schedule(
             args.lr_scheduler, epochs=args.epochs, steps_per_epoch=sampler.steps_per_epoch,
             warmup_steps=args.warmup_steps, step_epochs=args.lr_step,
         )  # fmt: skip
-        weights = class_weights(train_set, skip_broken=args.skip_broken) if args.use_balanced_weights else None
-        criterion = build_loss(
-            args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
-        )
-        settings = Settings(
-            epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
-            save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate,
-            amp=resolve_amp(args.amp, device), ema_decay=args.ema, channels_last=args.channels_last,
-            compile=args.compile, example_ids=[val_set.ids[index] for index in evenly_spaced(val_images, NUM_EXAMPLES)],
-        )  # fmt: skip
+        criterion = make_criterion(args, train_set)
+        examples = [val_set.ids[index] for index in evenly_spaced(val_images, NUM_EXAMPLES)]
+        settings = make_settings(args, sampler, device, examples)
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
         commands = {"commands": [*dict.fromkeys([*start.commands, command])]}  # a requeued job repeats the last
         facts = {"dataset_sizes": sizes, "initial_weights": start.initial_weights}
@@ -167,6 +157,33 @@ def build_loaders(
     )  # fmt: skip
     require_two_images(model, args.batch_size, train_batches.batch_sampler.num_micro_batches)
     return train_batches, None if val_set is None else eval_loader(val_set, indices=val_images, **loading)
+
+
+def make_optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.Optimizer:
+    return build_optimizer(
+        model, model.backbone, kind=args.optimizer, lr=args.lr, head_lr_factor=args.head_lr_factor,
+        weight_decay=args.weight_decay, is_decoupled=args.decoupled_weight_decay, momentum=args.momentum,
+        nesterov=args.nesterov,
+    )  # fmt: skip
+
+
+def make_criterion(args: argparse.Namespace, train_set: SegmentationDataset) -> CrossEntropy:
+    weights = class_weights(train_set, skip_broken=args.skip_broken) if args.use_balanced_weights else None
+    return build_loss(
+        args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
+    )
+
+
+def make_settings(
+    args: argparse.Namespace, sampler: ResumableBatchSampler, device: torch.device, examples: Sequence[str]
+) -> Settings:
+    return Settings(
+        epochs=args.epochs, batch_size=args.batch_size, seed=args.seed, max_steps=args.max_steps,
+        save_every=args.save_every, eval_interval=args.eval_interval, accumulate=sampler.accumulate,
+        amp=resolve_amp(args.amp, device), ema_decay=ema_decay(args), ema_every=args.ema_every, max_norm=args.clip_grad,
+        sam_rho=args.sam, sam_every=args.sam_every, mixup_alpha=args.mixup, channels_last=args.channels_last,
+        compile=args.compile, example_ids=examples,
+    )  # fmt: skip
 
 
 def run(trainer: Trainer, config: dict) -> int:

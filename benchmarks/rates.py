@@ -15,7 +15,7 @@ from benchmarks.peers import PEERS, plain_epoch
 from engine import Settings, Trainer
 from utils.inference import Predictor
 from utils.losses import build_loss
-from utils.optim import build_sgd
+from utils.optim import build_optimizer
 from utils.palettes import VOC_CLASSES, voc_palette
 from utils.run.folder import RunFolder
 from utils.run.recorder import Recorder
@@ -74,7 +74,7 @@ class MemoryLoader:
 def make_trainer(case: Case, loader: Iterable[dict], folder: Path, *, batch_size: int, device: torch.device) -> Trainer:
     """As train.py builds it, with random weights. It writes TensorBoard events into `folder`."""
     model = case.build().to(device)
-    optimizer = build_sgd(
+    optimizer = build_optimizer(
         model, model.backbone, lr=LEARNING_RATE, head_lr_factor=1.0, weight_decay=1e-4, momentum=0.9, nesterov=False
     )
     recorder = Recorder(RunFolder(folder), classes=VOC_CLASSES, palette=voc_palette(NUM_CLASSES), extra={})

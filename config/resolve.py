@@ -14,7 +14,17 @@ from utils.flags import flag, two_sides
 
 NETWORK = tuple(key for key in CONFIG_KEYS if key != "dropout")
 # Network and data: a resumed run takes these from its checkpoint, and a flag that contradicts them is an error
-FIXED = (*CONFIG_KEYS, "dataset", "use_sbd", "context_background", "crop_size", "base_size", "batch_size", "seed")
+FIXED = (
+    *CONFIG_KEYS,
+    "dataset",
+    "use_sbd",
+    "context_background",
+    "crop_size",
+    "base_size",
+    "batch_size",
+    "seed",
+    "optimizer",
+)
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
     "device", "workers", "run_dir", "checkname", "config", "resume", "ft", "weights_from", "max_steps", "no_val",
@@ -51,6 +61,16 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--ft takes the weights of a checkpoint: name it with --resume FILE")
     if args.nesterov and not args.momentum:
         raise UserError("--nesterov needs --momentum above 0")
+    if args.optimizer == "adamw":
+        if args.nesterov:
+            raise UserError("--nesterov is defined for --optimizer sgd alone: leave it out")
+        if args.decoupled_weight_decay:
+            raise UserError("--decoupled-weight-decay is for --optimizer sgd, adamw has it always: leave it out")
+
+
+def ema_decay(args: argparse.Namespace) -> float:
+    """The decay of one update of the averaged weights: by --ema-half-life if it is given, else --ema."""
+    return 0.5 ** (args.ema_every / args.ema_half_life) if args.ema_half_life else args.ema
 
 
 def with_network(args: argparse.Namespace, given: set[str], config: Mapping) -> argparse.Namespace:

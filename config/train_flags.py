@@ -7,7 +7,7 @@ from typing import NoReturn
 from config.recipes import default_help
 from dataloaders import DATASETS
 from modeling import BACKBONES, HEADS
-from utils.constants import DEVICES, LOSSES, PRECISIONS
+from utils.constants import DEVICES, LOSSES, OPTIMIZERS, PRECISIONS
 from utils.flags import (
     DefaultsFormatter,
     Parser,
@@ -43,6 +43,7 @@ def train_parser() -> argparse.ArgumentParser:
     add_network_flags(parser.add_argument_group("network"))
     add_data_flags(parser.add_argument_group("data"))
     add_training_flags(parser.add_argument_group("training"))
+    add_optimizer_flags(parser.add_argument_group("optimizer"))
     add_speed_flags(parser.add_argument_group("device and speed"))
     add_run_flags(parser.add_argument_group("runs"))
     hidden = {"action": RemovedFlag, "nargs": "*", "dest": argparse.SUPPRESS, "help": argparse.SUPPRESS}
@@ -109,22 +110,40 @@ def add_training_flags(group) -> None:
     add("--lr-step", type=positive_int, default=30, metavar="EPOCHS", help="--lr-scheduler step: divide by 10 each "
         "time so many epochs have passed")  # fmt: skip
     add("--warmup-steps", type=non_negative_int, default=0, metavar="N", help="rise linearly over the first N steps")
-    add("--momentum", type=fraction_below_one, default=0.9, help="of SGD")
-    add("--nesterov", action="store_true", help="Nesterov momentum")
-    add("--weight-decay", type=non_negative, help="of convolutions except depthwise ones (default: 4e-5 for xception "
-        "and mobilenet, else 1e-4)")  # fmt: skip
     add("--loss-type", choices=LOSSES, default="ce", help="cross-entropy, focal, or the hardest pixels of each image")
     add("--focal-gamma", type=non_negative, default=2.0, help="--loss-type focal")
     add("--ohem-fraction", type=fraction, default=0.25, help="--loss-type ohem: share of the pixels")
     add("--use-balanced-weights", action="store_true", help="weight classes by their rarity, counted once from the "
         "raw labels")  # fmt: skip
+    add("--mixup", type=non_negative, default=0.0, metavar="ALPHA", help="mix each image with another one of its "
+        "micro-batch, and their losses, by a share from Beta(ALPHA, ALPHA), such as 0.2 (0: off)")  # fmt: skip
     add("--freeze-bn", action="store_true", help="keep statistics and affine of batch norm as the weights have them: "
         "for small batches")  # fmt: skip
     add("--bn-momentum", type=fraction, default=0.1, help="the paper's 0.0003 is for 30,000 steps")
     add("--sync-bn", action=ON_OFF, default=None, help="batch norm over all GPUs (default: on with more than one)")
+    add("--seed", type=non_negative_int, default=1, help="of weights, order, crops and dropout")
+
+
+def add_optimizer_flags(group) -> None:
+    add = group.add_argument
+    add("--optimizer", choices=OPTIMIZERS, default="sgd", help="adamw needs a smaller --lr, such as 1e-4")
+    add("--momentum", type=fraction_below_one, default=0.9, help="of SGD; the first beta of AdamW")
+    add("--nesterov", action="store_true", help="Nesterov momentum")
+    add("--weight-decay", type=non_negative, help="of convolutions except depthwise ones (default: 4e-5 for xception "
+        "and mobilenet, else 1e-4)")  # fmt: skip
+    add("--decoupled-weight-decay", action="store_true", help="multiply weights by 1 - decay x schedule, not "
+        "adding the decay to the gradient: --weight-decay then acts apart from --lr, 2e-5 is usual")  # fmt: skip
+    add("--clip-grad", type=non_negative, default=0.0, metavar="NORM", help="scale the gradient down to this L2 norm "
+        "over all weights (0: off)")  # fmt: skip
+    add("--sam", type=non_negative, default=0.0, metavar="RHO", help="sharpness-aware minimization: take the gradient "
+        "where the loss is highest within RHO, such as 0.3; a step costs twice as much (0: off)")  # fmt: skip
+    add("--sam-every", type=positive_int, default=1, metavar="N", help="--sam in every N-th step")
     add("--ema", type=fraction_below_one, default=0.0, metavar="DECAY", help="keep and score an exponential moving "
         "average of the weights, such as 0.999 (0: off)")  # fmt: skip
-    add("--seed", type=non_negative_int, default=1, help="of weights, order, crops and dropout")
+    add("--ema-half-life", type=positive, metavar="STEPS", help="--ema by the number of steps in which the share of a "
+        "step's weights halves; wins over --ema")  # fmt: skip
+    add("--ema-every", type=positive_int, default=1, metavar="N", help="update the average in every N-th step; the "
+        "decay of --ema is that of one update")  # fmt: skip
 
 
 def add_speed_flags(group) -> None:

@@ -23,7 +23,7 @@ from modeling.aspp import ImagePooling
 from utils.distributed.device import AMP_TYPES, autocast
 from utils.inference import Predictor
 from utils.losses import LOSSES, build_loss
-from utils.optim import build_sgd
+from utils.optim import build_optimizer
 from utils.run.checkpoint import read_checkpoint
 from utils.scoring.gallery import Gallery
 from utils.scoring.loop import score
@@ -70,7 +70,7 @@ def small_trainer(loss: str = "ce", device: str = DEVICE, **settings: object) ->
     torch.manual_seed(0)
     place = torch.device(device, 0) if device == "cuda" else torch.device(device)
     model = build_model("mobilenet", 3, dropout=0.0).to(place)
-    optimizer = build_sgd(
+    optimizer = build_optimizer(
         model, model.backbone, lr=0.01, head_lr_factor=1.0, weight_decay=1e-4, momentum=0.9, nesterov=False
     )
     trainer = Trainer(

@@ -23,7 +23,7 @@ from utils.distributed.device import AMP_TYPES
 from utils.ema import AveragedNetwork
 from utils.inference import Predictor
 from utils.losses import LOSSES, build_loss
-from utils.optim import build_sgd
+from utils.optim import build_optimizer
 from utils.scoring.loop import score
 
 CUDA = torch.device("cuda", 0)
@@ -98,7 +98,7 @@ def fake_trainer(model: nn.Module, loss: str, monkeypatch, **settings: object) -
     monkeypatch.setattr(torch, "_fused_sgd_", fused_sgd)
     monkeypatch.setattr(model, "to", lambda memory_format: model)  # fake parameters cannot be replaced
     criterion = on_cuda(build_loss(loss, class_weights=[1.0] * K))
-    optimizer = build_sgd(
+    optimizer = build_optimizer(
         model, model.backbone, lr=0.1, head_lr_factor=1.0, weight_decay=1e-4, momentum=0.9, nesterov=False
     )
     return Trainer(

@@ -100,12 +100,15 @@ def test_a_checkpoint_of_an_older_version_without_some_keys_is_resumed(start):
 
 
 AVERAGED = ["--ema", "0.9", "--lr-scheduler", "cos"]
+OPTIONS = ["--ema-half-life", "2", "--ema-every", "2", "--sam", "0.1", "--sam-every", "2", "--mixup", "0.2"]
+OPTIONS += ["--clip-grad", "1", "--decoupled-weight-decay"]
+ADAMW = ["--optimizer", "adamw", "--ema", "0.9"]
 
 
 @pytest.mark.parametrize(
     ("stop", "extra"),
-    [(4, AVERAGED), *[pytest.param(*case, marks=pytest.mark.slow) for case in
-                      ((1, []), (3, []), (4, []), (1, AVERAGED), (3, AVERAGED))]],
+    [(4, OPTIONS), *[pytest.param(*case, marks=pytest.mark.slow) for case in
+                     ((1, []), (3, []), (4, []), (3, AVERAGED), (4, AVERAGED), (1, OPTIONS), (4, ADAMW))]],
 )  # fmt: skip
 def test_a_resumed_run_equals_an_unstopped_one_bit_for_bit(start, stop, extra):
     """Stopped in the middle and at the end of an epoch."""

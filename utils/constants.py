@@ -8,3 +8,4 @@ LOSSES = {  # value of --loss-type -> class in losses.py
     "focal": "FocalLoss",
     "ohem": "OHEMLoss",
 }
+OPTIMIZERS = ("sgd", "adamw")

@@ -1,4 +1,4 @@
-"""SGD with every trainable parameter in exactly one group."""
+"""SGD and AdamW with every trainable parameter in exactly one group, and their step."""
 
 from itertools import chain
 
@@ -6,20 +6,31 @@ import torch
 from torch import Tensor, nn
 
 
-def build_sgd(
+def build_optimizer(
     model: nn.Module,
     backbone: nn.Module,
     *,
+    kind: str = "sgd",
     lr: float,
     head_lr_factor: float,
     weight_decay: float,
     momentum: float,
-    nesterov: bool,
-) -> torch.optim.SGD:
-    """SGD over the groups of `parameter_groups`."""
+    nesterov: bool = False,
+    is_decoupled: bool = False,
+) -> torch.optim.Optimizer:
+    """SGD or AdamW (`kind` sgd or adamw) over the groups of `parameter_groups`.
+
+    `momentum` is that of SGD, and the first beta of AdamW; its second is 0.999. `is_decoupled`: SGD with decoupled
+    weight decay, see `decay_weights`; that of AdamW always is.
+    """
     groups = parameter_groups(model, backbone, lr=lr, head_lr_factor=head_lr_factor, weight_decay=weight_decay)
+    if is_decoupled:
+        for group in groups:
+            group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
     # On MPS the fused kernel of older PyTorch ignores what `step_with_mean` sets (pytorch/pytorch#186360)
     is_fused = groups[0]["params"][0].device.type != "mps"
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=is_fused)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=is_fused)
 
 
@@ -57,40 +68,68 @@ def is_decayed(layer: nn.Module, parameter: nn.Parameter) -> bool:
 
 
 def step_with_mean(
-    optimizer: torch.optim.SGD, scaler: torch.amp.GradScaler, *, divisor: Tensor, is_finite: Tensor
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    divisor: Tensor,
+    is_finite: Tensor,
+    max_norm: float = 0.0,
 ) -> None:
     """Step with the gradients over `divisor`, or not at all unless `is_finite`: both scalars on the device.
 
-    The fused kernel reads both there, so nothing waits for a GPU. Enabled, `scaler` decides by the gradients alone
-    whether to step: those of a loss that is not finite must not be finite either.
+    With `max_norm` the gradients are scaled down where the L2 norm of all of them is larger. The fused kernel reads all
+    of it there, so nothing waits for a GPU. Enabled, `scaler` decides by the gradients alone whether to step: those of
+    a loss that is not finite must not be finite either.
     """
+    gradients = gradients_of(optimizer)
+    if max_norm:
+        scale = scaler.scale(torch.ones_like(divisor))
+        norm = nn.utils.get_total_norm(gradients) / scale / divisor
+        divisor = divisor * (norm / max_norm).clamp_min(1)
+    decay_weights(optimizer, is_finite)
     if optimizer.defaults["fused"]:
         optimizer.grad_scale, optimizer.found_inf = divisor.float(), 1.0 - is_finite.float()
     elif is_finite:
-        parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], float(divisor))
+        torch._foreach_div_(gradients, float(divisor))
     else:
         return
     scaler.step(optimizer)
     scaler.update()
 
 
-def init_momentum(optimizer: torch.optim.SGD) -> None:
-    """Give each parameter a momentum buffer, with its memory format: the one it has, else zeros.
+def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    parameters = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def decay_weights(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
+    """Multiply the weights of groups with decoupled weight decay by 1 - decay * lr / base_lr, if `is_finite`.
+
+    Loshchilov and Hutter, arXiv 1711.05101, algorithm 1: the decay follows the schedule, but not the learning rate.
+    """
+    for group in optimizer.param_groups:
+        if decay := group.get("decoupled_decay"):
+            factor = 1 - decay * group["lr"] / group["base_lr"] * is_finite
+            parameters = [parameter.detach() for parameter in group["params"]]
+            torch._foreach_mul_(parameters, factor.to(parameters[0]))
+
+
+def init_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give each parameter of SGD a momentum buffer, with its memory format: the one it has, else zeros.
 
     Fused SGD would allocate it in its first step, and leave it uninitialized where that step is skipped; it also reads
     the memory of all tensors in one order.
     """
     for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
+        for parameter in group["params"] if group.get("momentum") else ():
             buffer = torch.zeros_like(parameter)
             if (old := optimizer.state[parameter].get("momentum_buffer")) is not None:
                 buffer.copy_(old)
             optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
-def restore_optimizer(optimizer: torch.optim.SGD, state: dict) -> None:
-    """Load the momentum buffers of a checkpoint's `state`, but keep the settings that `optimizer` was built with."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Load the buffers of a checkpoint's `state`, but keep the settings that `optimizer` was built with."""
     fresh = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, fresh, strict=True):
