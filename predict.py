@@ -25,7 +25,11 @@ from utils.errors import UserError
 from utils.flags import DefaultsFormatter, Parser, answer_early, parse, positive_int, run_command, with_flags
 
 __all__ = ["Segmentation", "Segmenter", "main", "name_outputs", "outputs", "to_rgb_image"]
-PROTOCOLS = ("whole", "slide")
+PROTOCOLS = ("auto", "whole", "slide")
+PROTOCOL_HELP = (
+    "auto: whole; above 2048x1024 pixels (at the largest of --scales) in overlapping windows of 1025x1025, which keeps "
+    "the memory below 3 GB; whole: in one pass at any size; slide: windows of --crop-size"
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -38,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--scores", action="store_true", help="also <name>_scores.png, the confidence as gray 0..255")
     add("--batch-size", type=positive_int, default=1, metavar="N", help="images of equal size computed together")
     add_source_flags(parser)
-    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help="whole images, or windows of --crop-size")
+    add_inference_flags(parser, protocols=PROTOCOLS, protocol_help=PROTOCOL_HELP)
     names = parser.add_argument_group("names and colors of the classes, if the weights have none")
     names.add_argument("--dataset", choices=DATASETS, help="take this dataset's (default: VOC's or Cityscapes')")
     names.add_argument("--data-root", metavar="DIR", help="its folder, where folder's classes.txt lies")
@@ -151,7 +155,7 @@ def build_segmenter(args: argparse.Namespace, given: set[str]) -> Segmenter:
     how = window_flags(args, loaded.config.get("crop_size"), PROTOCOLS)
     return Segmenter(
         loaded, args.device, amp=args.amp, scales=args.scales, flip=args.flip, window=how.get("crop_size"),
-        stride=how.get("stride"), batch_size=args.batch_size, scores=args.scores,
+        stride=how.get("stride"), whole=args.protocol == "whole", batch_size=args.batch_size, scores=args.scores,
     )  # fmt: skip
 
 
@@ -167,6 +171,7 @@ def label_images(segmenter: Segmenter, targets: Mapping[Path, Path], *, workers:
     with progress("images", 0, len(targets), iterable=loader, unit="image") as bar:
         for result in segmenter.label_all(without_failed(bar, failed)):
             write(result, targets[result.path])
+            del result  # it must not live until the next image is labeled
     return failed
 
 

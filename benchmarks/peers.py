@@ -24,10 +24,10 @@ class Peer(NamedTuple):
     build: Callable[[int], nn.Module]
 
 
-def build_smp(num_classes: int) -> nn.Module:
+def build_smp(num_classes: int, encoder: str = "resnet101") -> nn.Module:
     import segmentation_models_pytorch as smp  # not a requirement
 
-    return smp.DeepLabV3Plus("resnet101", encoder_weights=None, classes=num_classes)
+    return smp.DeepLabV3Plus(encoder, encoder_weights=None, classes=num_classes)
 
 
 def build_torchvision(num_classes: int) -> nn.Module:

@@ -24,9 +24,13 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out-stride", type=int, choices=(8, 16, 32), help="(default: as trained)")
 
 
+ONE_PASS = ("auto", "whole")  # protocols without --crop-size
+
+
 def add_inference_flags(parser: argparse.ArgumentParser, *, protocols: Sequence[str], protocol_help: str) -> None:
-    group, users = parser.add_argument_group("inference"), " and ".join(protocols[1:])
-    group.add_argument("--protocol", choices=protocols, default="whole", help=protocol_help)
+    """The first of `protocols` is the default."""
+    group, users = parser.add_argument_group("inference"), " and ".join(with_crop(protocols))
+    group.add_argument("--protocol", choices=protocols, default=protocols[0], help=protocol_help)
     group.add_argument("--scales", type=positive, nargs="+", default=[1.0], metavar="S", help="average the softmax "
         "over these scales (default: 1.0; the paper: 0.5 0.75 1.0 1.25 1.5 1.75)")  # fmt: skip
     group.add_argument("--flip", action="store_true", help="average with the horizontally flipped image too")
@@ -38,8 +42,8 @@ def check_inference_flags(args: argparse.Namespace, protocols: Sequence[str]) ->
     """Raise UserError for an unknown --weights-from, and for `crop_size` or `stride` where the protocol ignores it."""
     if args.weights_from:
         zoo.released(args.weights_from)
-    if args.protocol == "whole" and (args.crop_size or args.stride):
-        users = " or ".join(name for name in protocols if name != "whole")
+    if args.protocol in ONE_PASS and (args.crop_size or args.stride):
+        users = " or ".join(with_crop(protocols))
         raise UserError(f"--crop-size and --stride belong to --protocol {users}: add it, or leave them out")
     if args.protocol == "center-crop" and args.stride:
         raise UserError("--stride belongs to --protocol slide: leave it out")
@@ -47,7 +51,7 @@ def check_inference_flags(args: argparse.Namespace, protocols: Sequence[str]) ->
 
 def window_flags(args: argparse.Namespace, trained_crop: Sequence[int] | None, protocols: Sequence[str]) -> dict:
     """`crop_size` and `stride` where the protocol has them, after `check_inference_flags`."""
-    if args.protocol == "whole":
+    if args.protocol in ONE_PASS:
         return {}
     from utils.inference import default_stride, require_no_gaps  # imports torch, which flags do not need
 
@@ -57,6 +61,11 @@ def window_flags(args: argparse.Namespace, trained_crop: Sequence[int] | None, p
     stride = two_sides(args.stride, "stride") if args.stride else list(default_stride(crop))
     require_no_gaps(stride, crop)
     return {"crop_size": crop, "stride": stride}
+
+
+def with_crop(protocols: Sequence[str]) -> list[str]:
+    """Those of `protocols` that have a --crop-size."""
+    return [name for name in protocols if name not in ONE_PASS]
 
 
 def network_flags(args: argparse.Namespace, given: set[str]) -> dict:

@@ -73,8 +73,9 @@ def to_rgb_image(image: object) -> Image.Image:
     """
     stored, turn = open_any(image)
     upright = stored if turn is None else stored.transpose(turn)
-    # From the pixels, since a copy of the EXIF orientation would be applied again
-    return Image.fromarray(np.asarray(upright))
+    plain = Image.new("RGB", upright.size)  # without EXIF data, whose orientation would be applied again
+    plain.paste(upright)
+    return plain
 
 
 def open_any(image: object) -> tuple[Image.Image, Image.Transpose | None]:

@@ -23,7 +23,9 @@ from utils.distributed.device import resolve_amp, select_device
 from utils.errors import UserError
 from utils.inference import default_stride, require_no_gaps
 from utils.labels import labels_and_confidence
+from utils.large_images import describe_windows, is_large, label_in_windows
 from utils.palettes import Palette, palette_image
+from utils.progress import print_above_bar
 from utils.scoring.visualize import drawn_pixels, overlay, png
 
 __all__ = ["Segmentation", "Segmenter", "to_rgb_image"]
@@ -82,6 +84,9 @@ class Segmenter:
     `device`: auto, cpu, cuda or mps.
     `amp`: the network's precision: off (float32), bf16, fp16 (half), or auto for bf16 on a GPU that computes in it.
     `scales`, `flip`, `window` and `stride`: see `utils.inference.Predictor`; one number stands for both sides.
+    `whole`: True passes images of any size in one piece. By default one whose largest view (of `scales`) has more than
+    2048 x 1024 pixels is labeled in overlapping windows of 1025x1025 (`utils.large_images`), and a note says so once; a
+    graph of one size takes it whole.
     `batch_size`: images of equal size that are computed together. `scores`: False saves the softmax.
     Raises UserError for a file or argument that cannot be used.
     """
@@ -100,10 +105,13 @@ class Segmenter:
         flip: bool = False,
         window: int | Sequence[int] | None = None,
         stride: int | Sequence[int] | None = None,
+        whole: bool = False,
         batch_size: int = 1,
         scores: bool = True,
     ):
         torch_device, sides = select_device(device), window_sides(window, stride)
+        if whole and window is not None:
+            raise UserError(f"`whole` and `window` {window} are two ways to take an image: leave one out")
         self.batch_size, self.with_scores = whole_number(batch_size, "batch_size"), scores
         views = {"scales": scale_factors(scales), "flip": flip} | sides
         resolve_amp(amp, torch_device)  # an unknown name is an error before anything is loaded
@@ -115,6 +123,9 @@ class Segmenter:
             )
         self.classes, self.palette = loaded.classes, loaded.palette
         self.predictor = loaded.predictor(torch_device, amp=amp, **views)
+        self.splits_large = not whole and window is None and not loaded.has_fixed_size
+        self.is_blended = not loaded.gives_labels  # there is no average of labels
+        self.noted = False
 
     def __call__(self, images: object) -> Segmentation | list[Segmentation]:
         """Label an image, or several: a Segmentation, or a list of them in the same order.
@@ -143,10 +154,17 @@ class Segmenter:
             results: dict[int, Segmentation] = {}
             for numbers in equal_size_batches(chunk, self.batch_size):
                 results |= zip(numbers, self.label_batch([chunk[number] for number in numbers]), strict=True)
-            yield from (results[number] for number in range(len(chunk)))
+            count = len(chunk)
+            chunk.clear()  # large images must not live until the next ones are read
+            yield from (results.pop(number) for number in range(count))
 
     def label_batch(self, images: Sequence[InputImage]) -> list[Segmentation]:
-        """Label images of one size, at once. Raises UserError if several do not fit in the memory of the GPU."""
+        """Label images of one size, at once; large ones in windows, one after the other.
+
+        Raises UserError if several do not fit in the memory of the GPU.
+        """
+        if self.splits_large and is_large(images[0].image.size, self.predictor.scales):
+            return [self.label_large(image) for image in images]
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image, _ in images])).permute(0, 3, 1, 2)
         try:
             labels, scores = self.predict(pixels)  # uint8 [B, 3, H, W] -> [B, H, W], [B, H, W]
@@ -159,6 +177,16 @@ class Segmenter:
             Segmentation(image, label, score, self.classes, self.palette, path)
             for (image, path), label, score in zip(images, labels, scores, strict=True)
         ]
+
+    def label_large(self, image: InputImage) -> Segmentation:
+        """Label one image in windows. The first call prints so."""
+        if not self.noted:
+            self.noted = True
+            print_above_bar(describe_windows(image.image.size, self.predictor.scales))
+        labels, scores = label_in_windows(
+            self.predictor, image.image, with_confidence=self.with_scores, is_blended=self.is_blended
+        )
+        return Segmentation(image.image, labels, scores, self.classes, self.palette, image.path)
 
     def predict(self, pixels: Tensor) -> tuple[np.ndarray, Sequence[np.ndarray | None]]:
         """uint8 [B, 3, H, W] -> labels uint8 [B, H, W], scores float32 [B, H, W] or B times None."""

@@ -22,6 +22,7 @@ COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume
 COMMANDS += ("benchmarks.startup",)
 COMMANDS += ("benchmarks.coco",)
 COMMANDS += ("benchmarks.scoring",)
+COMMANDS += ("benchmarks.large_images",)
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 
 

@@ -51,6 +51,11 @@ class LoadedModel:
         """Whether it is a graph of labels, which has no probabilities."""
         return isinstance(self.model, OnnxModel) and self.model.gives_labels
 
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether it is a graph that takes images of one size alone."""
+        return isinstance(self.model, OnnxModel) and self.model.metadata.size is not None
+
     def predictor(
         self,
         device: torch.device,

@@ -12,6 +12,7 @@ from utils.palettes import Palette
 
 GAP = 6  # pixels between images
 LEGEND_FONT_SIZE = 13  # pixels
+BLENDED_PIXELS = 2**16  # at once: in float64 a large image would take gigabytes, and more than the cache is slower
 Color = tuple[int, int, int]  # RGB, 0..255
 WHITE, GRAY, BLACK = (255, 255, 255), (128, 128, 128), (0, 0, 0)
 
@@ -107,10 +108,16 @@ def blend(
     Not torchvision's draw_segmentation_masks: it rounds down and takes a mask for each class, so its time and memory
     grow with their number.
     """
-    mixed = np.where(is_drawn[..., None], (1 - opacity) * image + opacity * color(label, palette), image)
-    # A class whose color is black or the image's own would otherwise merge with its neighbor
-    mixed = np.where(class_borders(label)[..., None], (mixed + 255) / 2, mixed)
-    return mixed.round().astype(np.uint8)
+    result, is_border = np.empty_like(image), class_borders(label)
+    step = max(1, BLENDED_PIXELS // image.shape[1])
+    for top in range(0, len(image), step):
+        rows = slice(top, top + step)
+        mixed = (1 - opacity) * image[rows] + opacity * color(label[rows], palette)
+        mixed = np.where(is_drawn[rows][..., None], mixed, image[rows])
+        # A class whose color is black or the image's own would otherwise merge with its neighbor
+        mixed = np.where(is_border[rows][..., None], (mixed + 255) / 2, mixed)
+        result[rows] = mixed.round()
+    return result
 
 
 def class_borders(label: np.ndarray) -> np.ndarray:
