@@ -20,15 +20,14 @@ from utils.labels import labels_and_confidence
 MAX_PIXELS = 2048 * 1024  # of an image that is passed whole
 GRID = 32  # pixels; the largest output stride: windows at a multiple of it see the image as the whole network does
 WINDOW = 32 * GRID + 1  # pixels of a side
-FADE = 64  # pixels in the middle of an overlap
 Result = TypeVar("Result")
 
 
 class Span(NamedTuple):
     """A window along one side of the image, in pixels: it reads `start` to `stop`, and counts from `begin` to `end`.
 
-    It shares `begin` to `begin + fade_in` with the window before it, and has the rest to `done` alone; the pixels from
-    there to `end` it shares with the next.
+    It shares the pixels from its `begin` to the `end` of the window before it, and those from `done` to `end` with the
+    next; those up to `done` are complete once it is added.
     """
 
     start: int
@@ -53,9 +52,12 @@ def spans(side: int, window: int, overlap: int, fade: int) -> list[Span]:
 
 
 def overlap(side: int) -> tuple[int, int]:
-    """(how many pixels windows of `side` overlap by, over how many of these the scores fade)."""
+    """(how many pixels windows of `side` overlap by, over how many in the middle of these the scores fade).
+
+    257 and 64 for 1025. The rest of the overlap is left out: near its border a window sees padding.
+    """
     shared = side // 4 // GRID * GRID + 1
-    return shared, min(FADE, shared - 1)
+    return shared, shared // 4
 
 
 def window_side(scales: Sequence[float]) -> int:
