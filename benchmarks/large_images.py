@@ -23,24 +23,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
-import predict
-from benchmarks.cases import TITLES
 from modeling import BACKBONES, Architecture
-from modeling.inputs import to_rgb_image
-from modeling.pretrained.loaded_model import load_model
-from modeling.segmenter import Segmenter
-from utils.flags import Parser, positive_int, run_command
-from utils.large_images import Span, window_grid
-from utils.palettes import voc_palette
+from utils.errors import UserError
+from utils.flags import Parser, answer_early, positive_int, run_command
 
 NEAR = 32  # pixels
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="benchmarks.large_images", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,10 +41,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", metavar="FILE", help="compare the labels of its network on --image")
     parser.add_argument("--image", metavar="FILE")
     parser.add_argument("--enlarge", type=positive_int, default=1, metavar="TIMES", help="of --image")
-    args = parser.parse_args(argv)
+    return parser
+
+
+if __name__ == "__main__":
+    answer_early(make_parser())  # above the imports below, which take seconds
+
+import numpy as np
+import torch
+from PIL import Image
+
+import predict
+from benchmarks.cases import TITLES
+from modeling.inputs import to_rgb_image
+from modeling.pretrained.loaded_model import load_model
+from modeling.segmenter import Segmenter
+from utils.large_images import Span, window_grid
+from utils.palettes import voc_palette
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    return run_command(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> int:
     if args.checkpoint and not args.image:
-        parser.error("--checkpoint labels an image: give --image")
-    return run_command(lambda: compare(args) if args.checkpoint else measure(args))
+        raise UserError("--checkpoint labels an image: give --image")
+    return compare(args) if args.checkpoint else measure(args)
 
 
 def measure(args: argparse.Namespace) -> int:

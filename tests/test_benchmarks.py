@@ -11,7 +11,9 @@ from benchmarks import coco as coco_benchmark
 from benchmarks import gpu as gpu_benchmark
 from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
+from benchmarks import large_images as large_images_benchmark
 from benchmarks import observers as observers_benchmark
+from benchmarks import predict as predict_benchmark
 from benchmarks import scoring as scoring_benchmark
 from benchmarks.cases import Case, eager_cases, ratios
 from benchmarks.peers import plain_epoch
@@ -146,3 +148,21 @@ def test_the_plain_loop_of_other_libraries_trains(network):
         device=torch.device("cpu"),
     )()  # fmt: skip
     assert not torch.equal(model.weight, before)
+
+
+@pytest.mark.slow
+def test_predict_benchmark_prints_a_row_a_network(capsys):
+    assert predict_benchmark.main(["--networks", "mobilenet", "--size", "33", "49", "--repeats", "1"]) == 0
+    rows = re.findall(r"^ +1 +(\d+\.\d) +(\d+\.\d\d)  (.*)$", capsys.readouterr().out, re.M)
+    assert rows[0][1:] == ("1.00", "MobileNetV2") and all("SMP" in name for *_, name in rows[1:])
+
+
+@pytest.mark.slow
+def test_large_images_benchmark_measures_fresh_processes(capsys):
+    """Windows need less memory, already slightly above the limit."""
+    assert large_images_benchmark.main(["--size", "1300", "1700", "--classes", "3"]) == 0
+    out = capsys.readouterr().out
+    rows = re.findall(r"^MobileNetV2 +3 +(\w+) +(\d+\.\d) +(\d+\.\d\d)$", out, re.M)
+    assert [protocol for protocol, *_ in rows] == ["auto", "whole"]
+    assert 0.1 < float(rows[0][2]) < float(rows[1][2])
+    assert re.search(r"^ratio \d+\.\d\d of the seconds, 0\.\d\d of the memory$", out, re.M)
