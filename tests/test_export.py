@@ -26,6 +26,7 @@ from modeling.exported.write import export as write_export
 from modeling.pretrained.load import read_source
 from modeling.pretrained.loaded_model import LoadedModel, load_model
 from predict import Segmenter
+from utils import large_images
 from utils.errors import UserError
 from utils.inference import Predictor
 from utils.palettes import voc_palette
@@ -231,6 +232,17 @@ def test_the_benchmark_prints_a_row_a_file_and_their_ratio(files, capsys):
     rows = re.findall(r"^ +1 +(\d+\.\d) +(\d+\.\d\d)  (.*)$", capsys.readouterr().out, re.M)
     assert [name for *_, name in rows] == [str(files["checkpoint"]), str(files["logits.onnx"])]
     assert rows[0][1] == "1.00"
+
+
+@pytest.mark.slow
+def test_large_images_are_split_except_by_graphs_of_one_size(files, monkeypatch):
+    monkeypatch.setattr(large_images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(large_images, "WINDOW", 33)
+    image = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    whole, split = (Segmenter(files["checkpoint"], "cpu", whole=whole)(image).labels for whole in (True, False))
+    assert (split != whole).mean() > 0.02
+    assert (Segmenter(files["logits.onnx"], "cpu")(image).labels == split).mean() > 0.99
+    assert (Segmenter(files["labels.onnx"], "cpu")(image).labels == whole).mean() > 0.99
 
 
 def trained_like(backbone: str, head: str, **options) -> LoadedModel:
