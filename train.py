@@ -153,7 +153,8 @@ def build_loaders(
     )  # fmt: skip
     train_batches = train_loader(
         train_set, crop_size=tuple(args.crop_size), base_size=args.base_size, mean=model.mean, seed=args.seed,
-        batch_size=args.batch_size, accumulate=accumulate, **loading,
+        batch_size=args.batch_size, accumulate=accumulate, class_uniform=args.class_uniform,
+        color_jitter=args.color_jitter, **loading,
     )  # fmt: skip
     require_two_images(model, args.batch_size, train_batches.batch_sampler.num_micro_batches)
     return train_batches, None if val_set is None else eval_loader(val_set, indices=val_images, **loading)

@@ -24,6 +24,8 @@ FIXED = (
     "batch_size",
     "seed",
     "optimizer",
+    "class_uniform",
+    "color_jitter",
 )
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (

@@ -92,6 +92,10 @@ def add_data_flags(group) -> None:
         "training label needs to have; 0: own data without class 0 (refused, as numbers may start at 1)")  # fmt: skip
     add("--base-size", type=positive_int, metavar="N", help="draw the training scale 0.5 to 2 relative to short side N "
         "(default: relative to the native size)")  # fmt: skip
+    add("--class-uniform", type=fraction, default=0.0, metavar="SHARE", help="this share of an epoch's samples are "
+        "crops around each class equally often, such as 0.5 (0: off)")  # fmt: skip
+    add("--color-jitter", type=fraction, default=0.0, metavar="S", help="vary brightness, contrast and saturation by "
+        "up to S, the hue by up to S/4 of the circle, such as 0.4 (0: off)")  # fmt: skip
     add_size_flag(group, "--crop-size", f"training crop, N or H W {default_help('crop_size')}")
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dataloaders.base import IGNORE_INDEX, Pixels, SegmentationDataset
+from dataloaders.class_centers import ClassCenters
 from dataloaders.transforms import Crop, RandomScaleCrop, size_of, whole_image
 from utils.errors import BrokenImage, UserError
 from utils.run.broken import SEPARATOR
@@ -17,14 +18,22 @@ MAX_BROKEN = 100  # in a row: the data as a whole cannot be read
 class TrainDataset(Dataset):
     """Random crops. A sample depends on `(seed, epoch, index)` alone; its key is `(epoch, index)`.
 
+    With `centers`, indices from the number of images are class-uniform samples: crops around a class.
     With `skip_broken`, another image, chosen by the same three numbers, replaces one that cannot be decoded, and
     the sample's "broken" has the paths of the files that were skipped.
     """
 
     def __init__(
-        self, dataset: SegmentationDataset, transform: RandomScaleCrop, *, seed: int, skip_broken: bool = False
+        self,
+        dataset: SegmentationDataset,
+        transform: RandomScaleCrop,
+        *,
+        seed: int,
+        skip_broken: bool = False,
+        centers: ClassCenters | None = None,
     ):
         self.dataset, self.transform, self.seed, self.skip_broken = dataset, transform, seed, skip_broken
+        self.centers = centers
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -34,19 +43,28 @@ class TrainDataset(Dataset):
 
     def load(self, key: tuple[int, int]) -> tuple[dict, tuple[int, int]]:
         """The sample of a key, and the (width, height) of the image that it was cropped from."""
-        epoch, index = key
+        index, center = self.locate(key)
         more = {}
         if self.skip_broken:
-            index, pair, broken = self.read_or_replace(epoch, index)
+            index, pair, broken = self.read_or_replace(key[0], index)
             more["broken"] = SEPARATOR.join(broken)
+            center = None if broken else center
         else:
             pair = self.dataset.read_pixels(index)
-        image, label = self.transform(*pair, self.rng(key))
+        image, label = self.transform(*pair, self.rng(key), center)
         return {"image": image, "label": label, "id": self.dataset.ids[index]} | more, size_of(pair[0])
 
     def crop(self, key: tuple[int, int], image_size: tuple[int, int]) -> Crop:
         """How the sample of a key was cropped from its image of `image_size` (width, height)."""
-        return self.transform.draw(image_size, self.rng(key))
+        return self.transform.draw(image_size, self.rng(key), self.locate(key)[1])
+
+    def locate(self, key: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
+        """(index of the image, (row, column) of the crop's center in it, or None) of a key."""
+        epoch, index = key
+        number = index - len(self.dataset)
+        if number < 0:
+            return index, None
+        return self.centers.pick(number, np.random.default_rng((self.seed, epoch, index, 2)))
 
     def rng(self, key: tuple[int, int]) -> np.random.Generator:
         return np.random.default_rng((self.seed, *key))

@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from dataloaders.base import SegmentationDataset
+from dataloaders.class_centers import ClassCenters
 from dataloaders.datasets import EvalDataset, TrainDataset
 from dataloaders.sampler import ResumableBatchSampler
 from dataloaders.transforms import RandomScaleCrop, whole_image
@@ -26,26 +27,39 @@ def train_loader(
     workers: int,
     pin_memory: bool,
     skip_broken: bool,
+    class_uniform: float = 0.0,
+    color_jitter: float = 0.0,
 ) -> DataLoader:
     """Random crops in the micro-batches of `ResumableBatchSampler`, which is its `batch_sampler`.
 
     It is empty before the first `set_position`, so that its workers start without loading anything.
-    Padding has the color `mean` (RGB, 0..1). Raises UserError for a batch that the sampler cannot make.
+    Padding has the color `mean` (RGB, 0..1). `class_uniform`: the share of class-uniform samples; `color_jitter`: the
+    strength of `ColorJitter`, or 0. Raises UserError for a batch that the sampler cannot make.
     """
     sampler = ResumableBatchSampler(
-        len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, accumulate=accumulate
-    )
+        len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, accumulate=accumulate,
+        num_uniform=round(class_uniform * len(dataset)),
+    )  # fmt: skip
     sampler.set_position(0, sampler.steps_per_epoch)
     fill = tuple(round(255 * value) for value in mean)
-    crop = RandomScaleCrop(crop_size, fill=fill, base_size=base_size)
+    crop = RandomScaleCrop(crop_size, fill=fill, base_size=base_size, jitter=make_jitter(color_jitter))
+    centers = ClassCenters(dataset, skip_broken=skip_broken) if class_uniform else None
     return DataLoader(
-        TrainDataset(dataset, crop, seed=seed, skip_broken=skip_broken),
+        TrainDataset(dataset, crop, seed=seed, skip_broken=skip_broken, centers=centers),
         batch_sampler=sampler,
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=init_worker,
     )
+
+
+def make_jitter(strength: float) -> Callable | None:
+    if not strength:
+        return None
+    from dataloaders.color_jitter import ColorJitter  # torchvision takes a second to import
+
+    return ColorJitter(strength)
 
 
 def eval_loader(

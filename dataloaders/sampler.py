@@ -13,13 +13,22 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
 
     The `batch_size` images of a step are divided into `accumulate` micro-batches for each of `world_size` processes;
     this sampler yields those of process `rank`. Images that remain after the last full step of an epoch are dropped.
-    Call `set_position` before each epoch: no sample before its step is loaded.
+    Call `set_position` before each epoch: no sample before its step is loaded. `num_uniform` samples of an epoch are
+    class-uniform: `epoch_order`.
 
     Raises UserError if `batch_size` cannot be divided so, or if `size`, the number of images, is smaller.
     """
 
     def __init__(
-        self, size: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1, accumulate: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+        num_uniform: int = 0,
     ):
         self.num_micro_batches = world_size * accumulate
         if batch_size % self.num_micro_batches:
@@ -29,7 +38,7 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             )
         if size < batch_size:
             raise UserError(f"{size} training images are fewer than `batch_size` {batch_size}: lower it")
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.size, self.batch_size, self.seed, self.num_uniform = size, batch_size, seed, num_uniform
         self.micro_batch_size = batch_size // self.num_micro_batches
         self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self.steps_per_epoch = size // batch_size
@@ -39,11 +48,14 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         """Start the next iteration at `step` of `epoch`."""
         self.epoch, self.first_step = epoch, step
 
+    def order(self, epoch: int) -> np.ndarray:
+        return epoch_order(self.size, seed=self.seed, epoch=epoch, num_uniform=self.num_uniform)
+
     def __len__(self) -> int:
         return (self.steps_per_epoch - self.first_step) * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_order(self.size, seed=self.seed, epoch=self.epoch)
+        order = self.order(self.epoch)
         for step in range(self.first_step, self.steps_per_epoch):
             batch = order[step * self.batch_size : (step + 1) * self.batch_size]
             # Processes and accumulation divide a batch into the same micro-batches, so their sums have the same bits
@@ -51,9 +63,17 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
                 yield [(self.epoch, int(index)) for index in batch[number :: self.num_micro_batches]]
 
 
-def epoch_order(size: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The indices of all images in the order of an epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(size)
+def epoch_order(size: int, *, seed: int, epoch: int, num_uniform: int = 0) -> np.ndarray:
+    """The indices of all images in the order of an epoch.
+
+    `num_uniform` of the images, chosen at random, give their places to the class-uniform samples: indices from `size`.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(size)
+    if num_uniform:
+        order[:num_uniform] = size + np.arange(num_uniform)
+        rng.shuffle(order)
+    return order
 
 
 def resolve_accumulate(accumulate: int, *, batch_size: int, num_processes: int, is_independent: bool) -> int:

@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader
 
 from dataloaders.base import SegmentationDataset
 from dataloaders.datasets import EvalDataset, TrainDataset
-from dataloaders.sampler import epoch_order
 from utils.scoring.samples import Sample
 
 MAX_SAMPLES = 16  # of the first batch
@@ -20,7 +19,7 @@ def first_batch(loader: DataLoader) -> list[Sample]:
     image that cannot be read: the first step would, too.
     """
     sampler = loader.batch_sampler
-    order = epoch_order(sampler.size, seed=sampler.seed, epoch=0)
+    order = sampler.order(0)
     return training_samples(loader.dataset, epoch=0, indices=order[: min(MAX_SAMPLES, sampler.batch_size)])
 
 

@@ -4,6 +4,7 @@ Images and labels of Pillow and arrays give the same bits. Of an array, which ma
 window is read.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,26 +33,43 @@ class RandomScaleCrop:
 
     The scale is drawn from U(0.5, 2), of the native size or, with `base_size`, of the size with that short side.
     `crop_size` is (height, width). Padding, at the right and bottom before the flip, is `fill` (RGB, 0..255) in the
-    image and 255 in the label.
+    image and 255 in the label. `jitter(image, rng)` changes the colors of the image before it is padded.
     """
 
-    def __init__(self, crop_size: tuple[int, int], *, fill: tuple[int, int, int], base_size: int | None = None):
-        self.crop_size, self.base_size = crop_size, base_size
+    def __init__(
+        self,
+        crop_size: tuple[int, int],
+        *,
+        fill: tuple[int, int, int],
+        base_size: int | None = None,
+        jitter: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
+    ):
+        self.crop_size, self.base_size, self.jitter = crop_size, base_size, jitter
         self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
 
-    def __call__(self, image: Pixels, label: Pixels, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """RGB image and its label of the same size -> (uint8 [3, h, w], uint8 [h, w]) of the crop size."""
-        crop = self.draw(size_of(image), rng)
+    def __call__(
+        self, image: Pixels, label: Pixels, rng: np.random.Generator, center: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """RGB image and its label of the same size -> (uint8 [3, h, w], uint8 [h, w]) of the crop size.
+
+        The pixel `center` (row, column) comes to the middle of the crop, as far as the image reaches.
+        """
+        crop = self.draw(size_of(image), rng, center)
         image_crop = resample(image, crop.rows, crop.columns, crop.size)
         label_crop = resample_label(label, crop.rows, crop.columns, crop.size)
+        if self.jitter:
+            image_crop = self.jitter(image_crop, rng)
         return self.pad_and_flip(image_crop, label_crop, crop)
 
-    def draw(self, image_size: tuple[int, int], rng: np.random.Generator) -> Crop:
+    def draw(
+        self, image_size: tuple[int, int], rng: np.random.Generator, center: tuple[int, int] | None = None
+    ) -> Crop:
         """The crop that a call with the same `rng` makes of an image of `image_size` (width, height)."""
         native = 1.0 if self.base_size is None else self.base_size / min(image_size)
         scale = native * rng.uniform(*SCALES)
-        rows, height = draw_window(image_size[1], scale, self.crop_size[0], rng)
-        columns, width = draw_window(image_size[0], scale, self.crop_size[1], rng)
+        row, column = center or (None, None)
+        rows, height = draw_window(image_size[1], scale, self.crop_size[0], rng, row)
+        columns, width = draw_window(image_size[0], scale, self.crop_size[1], rng, column)
         return Crop(scale, rows, columns, (height, width), is_flipped=rng.random() < 0.5)
 
     def padding(self, crop: Crop) -> Tensor:
@@ -72,14 +90,19 @@ class RandomScaleCrop:
         return padded_image, padded_label
 
 
-def draw_window(side: int, scale: float, crop: int, rng: np.random.Generator) -> tuple[slice, int]:
+def draw_window(
+    side: int, scale: float, crop: int, rng: np.random.Generator, center: int | None = None
+) -> tuple[slice, int]:
     """A random crop of a scaled side: (pixels of the side that it shows, number of pixels to resample them to).
 
-    The window is rounded to whole pixels, so that image and label are cut from the same ones.
+    With `center`, a pixel of the side, that pixel is in its middle, as far as the side reaches. The window is rounded
+    to whole pixels, so that image and label are cut from the same ones.
     """
     scaled = max(1, round(side * scale))
     length = min(scaled, crop)
     first = int(rng.integers(scaled - length + 1))
+    if center is not None:
+        first = min(max(0, round((center + 0.5) * scaled / side - length / 2)), scaled - length)
     start, end = (round(edge * side / scaled) for edge in (first, first + length))
     start = min(start, side - 1)
     return slice(start, max(end, start + 1)), length

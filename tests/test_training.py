@@ -101,7 +101,7 @@ def test_a_checkpoint_of_an_older_version_without_some_keys_is_resumed(start):
 
 AVERAGED = ["--ema", "0.9", "--lr-scheduler", "cos"]
 OPTIONS = ["--ema-half-life", "2", "--ema-every", "2", "--sam", "0.1", "--sam-every", "2", "--mixup", "0.2"]
-OPTIONS += ["--clip-grad", "1", "--decoupled-weight-decay"]
+OPTIONS += ["--clip-grad", "1", "--decoupled-weight-decay", "--class-uniform", "0.5", "--color-jitter", "0.4"]
 ADAMW = ["--optimizer", "adamw", "--ema", "0.9"]
 
 
