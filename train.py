@@ -31,6 +31,7 @@ from dataloaders import (
     start_workers,
     train_loader,
 )
+from dataloaders.cache import open_cache
 from dataloaders.sampler import ResumableBatchSampler, resolve_accumulate
 from dataloaders.samples import first_batch
 from engine import Settings, Trainer
@@ -145,6 +146,7 @@ def build_loaders(
     *,
     val_images: Sequence[int],
 ) -> tuple[DataLoader, DataLoader | None]:
+    datasets = open_cache(args.cache, [train_set] if val_set is None else [train_set, val_set])
     loading = {"workers": args.workers, "pin_memory": device.type == "cuda", "skip_broken": args.skip_broken}
     loading |= {"rank": rank(), "world_size": world_size()}
     accumulate = resolve_accumulate(
@@ -152,12 +154,12 @@ def build_loaders(
         is_independent=args.freeze_bn and device.type == "cpu",
     )  # fmt: skip
     train_batches = train_loader(
-        train_set, crop_size=tuple(args.crop_size), base_size=args.base_size, mean=model.mean, seed=args.seed,
+        datasets[0], crop_size=tuple(args.crop_size), base_size=args.base_size, mean=model.mean, seed=args.seed,
         batch_size=args.batch_size, accumulate=accumulate, class_uniform=args.class_uniform,
         color_jitter=args.color_jitter, **loading,
     )  # fmt: skip
     require_two_images(model, args.batch_size, train_batches.batch_sampler.num_micro_batches)
-    return train_batches, None if val_set is None else eval_loader(val_set, indices=val_images, **loading)
+    return train_batches, None if val_set is None else eval_loader(datasets[1], indices=val_images, **loading)
 
 
 def make_optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.Optimizer:

@@ -1,6 +1,6 @@
 """Kill training runs at random moments, resume them, and compare their results with those of an unstopped run.
 
-    python -m benchmarks.kill_resume --kills 30 [--seed 0] [--workers 2]
+    python -m benchmarks.kill_resume --kills 30 [--seed 0] [--workers 2] [--cache ram]
 
 Small runs on the demo data, in one process on the CPU. A kill is a SIGKILL after a random time, or at a random call
 of a function (benchmarks/killed_train.py). Prints a line for each kill and each failure; exits with 1 after a failure.
@@ -25,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--cache", default="off", help="of the runs that are killed")
     return parser
 
 
@@ -50,11 +51,11 @@ TIMING = {"epoch_seconds", "seconds", "config", "train/pictures_per_second"}
 
 
 def start(
-    runs: Path, workers: int, moment: str | None = None, seconds: float | None = None
+    runs: Path, workers: int, moment: str | None = None, seconds: float | None = None, cache: str = "off"
 ) -> subprocess.CompletedProcess:
     """Start or resume the run, until it ends or is killed at `moment` or after `seconds`."""
     command = [sys.executable, "-m", "benchmarks.killed_train", moment] if moment else [sys.executable, "train.py"]
-    command += [*FLAGS, "--run-dir", str(runs), "--workers", str(workers)]
+    command += [*FLAGS, "--run-dir", str(runs), "--workers", str(workers), "--cache", cache]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -122,7 +123,7 @@ def check_killed(runs: Path, process: subprocess.CompletedProcess) -> tuple[str,
         return "", [str(error)]
 
 
-def measure(kills: int, seed: int, workers: int, work: Path) -> list[str]:
+def measure(kills: int, seed: int, workers: int, cache: str, work: Path) -> list[str]:
     """Kill `kills` times, over as many runs as that takes. Returns the failures."""
     chance, failures = random.Random(seed), []
     first = start(work / "whole", workers)
@@ -133,7 +134,7 @@ def measure(kills: int, seed: int, workers: int, work: Path) -> list[str]:
         folder, is_over = work / f"killed{runs}", False
         while not is_over:
             moment, seconds = draw_moment(chance) if done < kills else (None, None)
-            process = start(folder, workers, moment, seconds)
+            process = start(folder, workers, moment, seconds, cache)
             if process.returncode == 0:
                 is_over = True
                 continue
@@ -155,7 +156,7 @@ def measure(kills: int, seed: int, workers: int, work: Path) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     with tempfile.TemporaryDirectory() as work:
-        failures = measure(args.kills, args.seed, args.workers, Path(work))
+        failures = measure(args.kills, args.seed, args.workers, args.cache, Path(work))
     print("\n".join(failures))
     return 1 if failures else 0
 

@@ -12,7 +12,7 @@ from utils.flags import flag
 from utils.run.folder import FACTS
 
 # Which run this is and where it computes: each start gives its own
-NOT_TAKEN = ("config", "run_dir", "checkname", "resume", "ft", "weights_from", "device", "workers")
+NOT_TAKEN = ("config", "run_dir", "checkname", "resume", "ft", "weights_from", "device", "workers", "cache")
 DATA_FOLDERS = ("data_root", "sbd_root")
 
 

@@ -30,7 +30,7 @@ FIXED = (
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
     "device", "workers", "run_dir", "checkname", "config", "resume", "ft", "weights_from", "max_steps", "no_val",
-    "compile",
+    "compile", "cache",
 )  # fmt: skip
 
 
@@ -50,6 +50,8 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     for name in ("data_root", "sbd_root"):
         if folder := getattr(args, name):
             setattr(args, name, os.path.abspath(os.path.expanduser(folder)))
+    if args.cache not in ("off", "ram"):
+        args.cache = os.path.abspath(os.path.expanduser(args.cache))
     args.crop_size = two_sides(list(args.crop_size), "crop_size")
     check(args)
     return args

@@ -153,6 +153,8 @@ def add_optimizer_flags(group) -> None:
 def add_speed_flags(group) -> None:
     add = group.add_argument
     add_device_flags(group)
+    add("--cache", default="off", metavar="{off,ram,DIR}", help="keep decoded images and labels, 4 bytes a pixel, in "
+        "memory or in DIR, for later runs too: the same bits without decoding again (default: off)")  # fmt: skip
     add("--channels-last", action=ON_OFF, default=True, help="NHWC memory, faster on GPUs with --amp and on CPUs")
     add("--compile", action="store_true", help="torch.compile the training network")
     add("--deterministic", action="store_true", help="the same bits each time, slower on GPUs")

@@ -44,7 +44,8 @@ class SegmentationDataset:
     leaves these images out. The functions of dataloaders/checks/layout.py do both.
 
     For other label files override `open_label`. For labels that are not one file each, set `has_label_files = False`
-    and override `open_label`, `label_digest` and `describe_label`.
+    and override `open_label`, `label_digest` and `describe_label`. For images that are not one file each override
+    `load_and_check` and `sample_stamp`.
     """
 
     name: str
@@ -107,6 +108,17 @@ class SegmentationDataset:
         """How messages name the label."""
         return str(self.label_path(index))
 
+    def source(self, index: int) -> tuple["SegmentationDataset", int]:
+        """The dataset that decodes a sample, and its index there: another one if this one is made of several."""
+        return self, index
+
+    def sample_stamp(self, index: int) -> str:
+        """Changes with the files of a sample, without reading them. Raises OSError for a missing one."""
+        label = self.label_path(index) if self.has_labels else None
+        if label is not None:
+            label = size_and_time(label) if self.has_label_files else self.label_digest(index).hex()
+        return f"{size_and_time(self.image_path(index))} {label}"
+
     def submission(self, image_id: str, prediction: np.ndarray) -> tuple[Path, Image.Image]:
         """A prediction, uint8 [H, W], as the benchmark's server takes it: (path below the output folder, image)."""
         return Path(f"{image_id}.png"), palette_image(prediction, self.palette)
@@ -150,6 +162,12 @@ class SegmentationDataset:
     def labels_hold_void(self) -> bool:
         """Whether any label has a pixel of 255. Reads the labels until the first one."""
         return any(self.open_label(index).histogram()[IGNORE_INDEX] for index in range(len(self)))
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Raises OSError for a missing file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @functools.cache

@@ -46,6 +46,9 @@ class Demo(SegmentationDataset):
     def label_digest(self, index: int) -> bytes:
         return hashlib.sha256(str(self.label_path(index)).encode()).digest()
 
+    def sample_stamp(self, index: int) -> str:
+        return str(self.image_path(index))
+
     def open_label(self, index: int) -> Image.Image:
         return self.read(index)[1]
 

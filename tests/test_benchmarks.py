@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import cache as cache_benchmark
 from benchmarks import coco as coco_benchmark
 from benchmarks import gpu as gpu_benchmark
 from benchmarks import inference as inference_benchmark
@@ -27,6 +28,14 @@ def test_input_benchmark_prints_two_times_and_their_ratio(voc_root, capsys):
     alone, whole = (float(number) for number in re.findall(r"^.*?(\d+\.\d+)$", out, re.MULTILINE)[:2])
     ratio = float(re.search(r"^ratio (.*)$", out, re.MULTILINE)[1])
     assert 0 < alone < whole and abs(ratio - whole / alone) < 0.5 * ratio
+
+
+def test_cache_benchmark_prints_a_row_for_each_way_to_get_a_sample(voc_root, capsys):
+    cache_benchmark.main(["--data-root", str(voc_root), "--crop-size", "65", "--repeats", "1"])
+    rows = re.findall(r"^(.+?)  +(\d+\.\d+) +(\d+\.\d+) +(\d+\.\d+)$", capsys.readouterr().out, re.MULTILINE)
+    ways = [f"training sample, {name}" for name in ("no cache", "--cache DIR", "--cache ram")]
+    assert [name for name, *_ in rows] == ["Pillow decodes image and label", *ways]
+    assert all(abs(float(then) / float(rows[0][2]) - float(ratio)) < 0.1 for _, _, then, ratio in rows)
 
 
 def test_inference_benchmark_prints_a_row_a_scale_and_the_ratio(capsys):

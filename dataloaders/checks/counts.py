@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from dataloaders.base import IGNORE_INDEX, SegmentationDataset
+from dataloaders.base import IGNORE_INDEX, SegmentationDataset, size_and_time
 from dataloaders.checks.layout import raise_first
 from dataloaders.checks.scan import MIN_IMAGES_FOR_WORKERS, ScanResult, scan
 from utils.cache import cached
@@ -78,13 +78,12 @@ def digest_of_files(dataset: SegmentationDataset, skip_broken: bool) -> str:
     digest = hashlib.sha256(f"{len(dataset.classes)} classes, {skip_broken}".encode())
     for index in range(len(dataset)):
         for path in (dataset.image_path(index), dataset.label_path(index)):
-            digest.update(f"\n{path} {size_and_time(path)}".encode())
+            digest.update(f"\n{path} {size_and_time_if_there(path)}".encode())
     return digest.hexdigest()[:32]
 
 
-def size_and_time(path: Path) -> tuple[int, int] | None:
+def size_and_time_if_there(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        return size_and_time(path)
     except OSError:  # reported when the file is read
         return None
-    return status.st_size, status.st_mtime_ns

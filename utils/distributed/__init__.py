@@ -86,6 +86,11 @@ def broadcast(value: object) -> object:
     return member.broadcast(value) if member else value
 
 
+def share_on_machine(value: object) -> object:
+    """As `broadcast`, within each machine: the value of the process whose `local_rank` is 0."""
+    return member.share_on_machine(value, local_rank()) if member else value
+
+
 def all_gather(value: object) -> list:
     """The values of all processes, in the order of their ranks."""
     return member.all_gather(value) if member else [value]

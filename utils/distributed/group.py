@@ -1,6 +1,7 @@
 """One process among those of torchrun: values go through torchrun's store, tensors through NCCL or gloo."""
 
 import json
+import os
 from itertools import count
 
 import torch
@@ -15,7 +16,7 @@ class Member:
 
     def __init__(self):
         self.store, self.rank, self.world_size = rendezvous.join()
-        self.calls = count()  # numbers those of `broadcast`
+        self.calls = count()  # numbers those of `share`
 
     def connect(self, device: torch.device) -> None:
         self.store.set(f"connect/{self.rank}", "here")
@@ -29,8 +30,15 @@ class Member:
             dist.destroy_process_group()
 
     def broadcast(self, value: object) -> object:
-        key = f"broadcast/{next(self.calls)}"
-        if self.rank == 0:
+        return self.share("all", value, is_source=self.rank == 0)
+
+    def share_on_machine(self, value: object, local_rank: int) -> object:
+        return self.share(os.environ.get("GROUP_RANK", "0"), value, is_source=local_rank == 0)
+
+    def share(self, group: str, value: object, *, is_source: bool) -> object:
+        """The value of the one process of `group` that is its source."""
+        key = f"broadcast/{next(self.calls)}/{group}"
+        if is_source:
             self.store.set(key, json.dumps(value))
         rendezvous.wait_for(self.store, [key])
         return json.loads(self.store.get(key))

@@ -1,0 +1,51 @@
+"""The memory that processes can still take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Groups(NamedTuple):
+    """How a version of Linux's control groups names its files."""
+
+    start: str  # of the name of this process's group, in a line of /proc/self/cgroup
+    root: Path
+    limit: str
+    used: str
+    droppable: str  # in memory.stat: pages of files
+
+
+VERSIONS = (
+    Groups("0::", Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    Groups("memory:", Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes",
+           "total_inactive_file"),
+)  # fmt: skip
+
+
+def available_memory() -> int:
+    """Bytes: of the machine, or of the container or job that this process is in, whichever is less. Linux only."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return min([1024 * kilobytes, *left_in_groups()])
+
+
+def left_in_groups() -> Iterator[int]:
+    """Bytes that each group with a limit can still take: this process's, and those around it."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for groups in VERSIONS:
+            _, found, name = line.partition(groups.start)
+            if not found:
+                continue
+            group = groups.root / name.strip("/")
+            for folder in (group, *group.parents):
+                if folder.is_relative_to(groups.root) and (folder / groups.limit).is_file():
+                    yield from left_in_group(folder, groups)
+
+
+def left_in_group(folder: Path, groups: Groups) -> Iterator[int]:
+    limit = (folder / groups.limit).read_text().strip()
+    if limit == "max":
+        return
+    counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    used = int((folder / groups.used).read_text()) - int(counts[groups.droppable])
+    yield max(0, int(limit) - used)
