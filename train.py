@@ -41,7 +41,7 @@ from modeling.pretrained.load import load_backbone_weights, load_initial_weights
 from utils.class_weights import class_weights
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
 from utils.distributed.device import make_deterministic, resolve_amp, select_device
-from utils.losses import CrossEntropy, build_loss
+from utils.losses import CrossEntropy, LossSum, build_loss
 from utils.lr_schedule import build_schedule
 from utils.optim import build_optimizer
 from utils.run.environment import command_line, describe_environment
@@ -170,7 +170,7 @@ def make_optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.Opti
     )  # fmt: skip
 
 
-def make_criterion(args: argparse.Namespace, train_set: SegmentationDataset) -> CrossEntropy:
+def make_criterion(args: argparse.Namespace, train_set: SegmentationDataset) -> CrossEntropy | LossSum:
     weights = class_weights(train_set, skip_broken=args.skip_broken) if args.use_balanced_weights else None
     return build_loss(
         args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction

@@ -11,6 +11,7 @@ from modeling.architecture import CONFIG_KEYS
 from utils.distributed import print_main
 from utils.errors import UserError
 from utils.flags import flag, two_sides
+from utils.loss_terms import loss_terms
 
 NETWORK = tuple(key for key in CONFIG_KEYS if key != "dropout")
 # Network and data: a resumed run takes these from its checkpoint, and a flag that contradicts them is an error
@@ -65,6 +66,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--ft takes the weights of a checkpoint: name it with --resume FILE")
     if args.nesterov and not args.momentum:
         raise UserError("--nesterov needs --momentum above 0")
+    loss_terms(args.loss_type)
     if args.optimizer == "adamw":
         if args.nesterov:
             raise UserError("--nesterov is defined for --optimizer sgd alone: leave it out")

@@ -114,7 +114,8 @@ def add_training_flags(group) -> None:
     add("--lr-step", type=positive_int, default=30, metavar="EPOCHS", help="--lr-scheduler step: divide by 10 each "
         "time so many epochs have passed")  # fmt: skip
     add("--warmup-steps", type=non_negative_int, default=0, metavar="N", help="rise linearly over the first N steps")
-    add("--loss-type", choices=LOSSES, default="ce", help="cross-entropy, focal, or the hardest pixels of each image")
+    add("--loss-type", metavar="LOSS", default="ce", help=f"{', '.join(LOSSES)} (docs/training.md), or a weighted "
+        "sum such as ce:0.375+dice:1.125 (default: ce)")  # fmt: skip
     add("--focal-gamma", type=non_negative, default=2.0, help="--loss-type focal")
     add("--ohem-fraction", type=fraction, default=0.25, help="--loss-type ohem: share of the pixels")
     add("--use-balanced-weights", action="store_true", help="weight classes by their rarity, counted once from the "

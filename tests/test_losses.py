@@ -117,7 +117,31 @@ class TestEveryLoss:
 
 
 def test_an_unknown_loss_and_a_fraction_of_0_are_refused():
-    with pytest.raises(UserError, match="'dice': choose one of ce, focal, ohem"):
-        build_loss("dice")
+    with pytest.raises(UserError, match="'dcie': choose one of ce, focal, ohem"):
+        build_loss("dcie")
     with pytest.raises(UserError, match="`ohem_fraction` 0"):
         build_loss("ohem", ohem_fraction=0.0)
+
+
+def test_a_sum_of_losses_has_the_sum_of_their_means():
+    logits, label = sample()
+    weights = [0.5, 1.0, 3.0, 10.0]
+    total = mean(build_loss("ce:0.375+dice:1.125+ohem", class_weights=weights), logits, label)
+    parts = [mean(build_loss(name, class_weights=weights), logits, label) for name in ("ce", "dice", "ohem")]
+    assert total == pytest.approx(0.375 * parts[0] + 1.125 * parts[1] + parts[2], rel=1e-6)
+    assert mean(build_loss("dice:0.5"), logits, label) == pytest.approx(mean(build_loss("dice"), logits, label) / 2)
+
+
+def test_a_sum_of_losses_has_the_weight_of_the_pixels_and_is_0_without_one():
+    logits, label = sample()
+    criterion = build_loss("ohem+ce:2+rmi")
+    assert criterion(logits, label)[1] == (label != 255).sum()
+    total, weight = criterion(logits.requires_grad_(), torch.full_like(label, 255))
+    total.backward()
+    assert total.item() == weight.item() == 0 and logits.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("text", ["", "ce:", "ce:0", "ce:-1", "ce:inf", "ce:nan", "ce+ce", "ce++dice", "CE", "ce:1:2"])
+def test_a_wrong_sum_is_an_error(text):
+    with pytest.raises(UserError):
+        build_loss(text)

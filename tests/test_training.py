@@ -101,7 +101,17 @@ def test_a_checkpoint_of_an_older_version_without_some_keys_is_resumed(start):
 
 AVERAGED = ["--ema", "0.9", "--lr-scheduler", "cos"]
 OPTIONS = ["--ema-half-life", "2", "--ema-every", "2", "--sam", "0.1", "--sam-every", "2", "--mixup", "0.2"]
-OPTIONS += ["--clip-grad", "1", "--decoupled-weight-decay", "--class-uniform", "0.5", "--color-jitter", "0.4"]
+OPTIONS += [
+    "--loss-type",
+    "ce:0.4+dice:1",
+    "--clip-grad",
+    "1",
+    "--decoupled-weight-decay",
+    "--class-uniform",
+    "0.5",
+    "--color-jitter",
+    "0.4",
+]
 ADAMW = ["--optimizer", "adamw", "--ema", "0.9"]
 
 
@@ -307,7 +317,12 @@ def test_the_other_datasets_train_resume_and_score(name, request, start):
         (["--dropout", "2"], "--dropout: '2' is not a number from 0 to below 1"),
         (["--epochs", "0"], "--epochs: '0' is not a whole number above 0"),
         (["--workers", "-1"], "--workers: '-1' is not a whole number, 0 or more"),
-        (["--loss-type", "dice"], "invalid choice: 'dice'"),
+        (
+            ["--loss-type", "dcie"],
+            "unknown loss 'dcie': choose one of ce, focal, ohem, dice, lovasz, rmi, did you mean",
+        ),
+        (["--loss-type", "ce:1+dice:x"], "--loss-type ce:1+dice:x: 'x' is no weight"),
+        (["--loss-type", "ce+ce:2"], "--loss-type ce+ce:2 names ce twice"),
         (["--use-sbd", "True"], "unrecognized arguments: True"),
         (["--sync-bn", "False"], "unrecognized arguments: False"),
     ],

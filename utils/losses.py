@@ -1,6 +1,7 @@
 """Losses over pixels. Each returns a sum and its divisor, which add up over micro-batches and processes."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 
 from utils.constants import IGNORE_INDEX, LOSSES
 from utils.errors import UserError
+from utils.loss_terms import loss_terms
 
-__all__ = ["IGNORE_INDEX", "LOSSES", "CrossEntropy", "FocalLoss", "OHEMLoss", "build_loss"]
+__all__ = ["IGNORE_INDEX", "LOSSES", "CrossEntropy", "FocalLoss", "LossSum", "OHEMLoss", "build_loss"]
 
 
 class CrossEntropy(nn.Module):
@@ -85,16 +87,41 @@ class OHEMLoss(CrossEntropy):
         return (losses * is_chosen).sum(), (weights * is_chosen).sum()
 
 
+class LossSum(nn.Module):
+    """The weighted sum of several losses, `terms` [(weight, loss)]: each is a mean over the labeled pixels first.
+
+    The mean of `ohem`, whose divisor is that of the chosen pixels, is then that of one micro-batch of a process; so are
+    those of the losses over a whole map.
+    """
+
+    def __init__(self, terms: Sequence[tuple[float, CrossEntropy]]):
+        super().__init__()
+        self.factors = [factor for factor, _ in terms]
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+
+    def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        weight, total = self.losses[0].pixel_weights(label).sum(), 0.0
+        for factor, loss in zip(self.factors, self.losses, strict=True):
+            own_total, own_weight = loss(logits, label)
+            total = total + factor * own_total * (weight / own_weight.where(own_weight > 0, 1))
+        return total, weight
+
+
 def build_loss(
     kind: str,
     *,
     class_weights: Sequence[float] | Tensor | None = None,
     focal_gamma: float = 2.0,
     ohem_fraction: float = 0.25,
-) -> CrossEntropy:
-    """The loss `kind` of LOSSES; `class_weights` [K] or None. Raises UserError for an unknown name or a bad number."""
-    if kind not in LOSSES:
-        raise UserError(f"unknown loss {kind!r}: choose one of {', '.join(LOSSES)}")
+) -> CrossEntropy | LossSum:
+    """The loss `kind`: a name of LOSSES, or a sum such as "ce:0.375+dice:1.125". `class_weights` [K] or None.
+
+    Raises UserError for an unknown name or a bad number.
+    """
     weights = None if class_weights is None else torch.as_tensor(class_weights)
     options = {"focal": {"gamma": focal_gamma}, "ohem": {"fraction": ohem_fraction}}
-    return globals()[LOSSES[kind]](weights, **options.get(kind, {}))
+    terms = []
+    for name, factor in loss_terms(kind).items():
+        module, _, loss = LOSSES[name].rpartition(".")
+        terms.append((factor, getattr(import_module(f"utils.{module}"), loss)(weights, **options.get(name, {}))))
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else LossSum(terms)

@@ -6,7 +6,6 @@ on how a step is divided into micro-batches and processes; their sum over a step
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from utils.losses import IGNORE_INDEX, CrossEntropy
@@ -53,18 +52,16 @@ class LovaszLoss(OverlapLoss):
 def lovasz(probability: Tensor, truth: Tensor) -> Tensor:
     """The Lovász extension of the Jaccard loss of one class, at the errors |truth - probability| [N].
 
-    Errors of 0, as of pixels without a label, count nothing. 0 for a class that is not in `truth`.
+    Errors of 0, as of pixels without a label, count nothing.
     """
-    if not probability.is_cuda and not truth.any():  # nothing to sort; asking a GPU would wait for it
-        return probability.sum() * 0
     errors, order = (truth.float() - probability).abs().sort(descending=True)
-    is_object = truth[order].double()  # float32 counts to 2^24 pixels
-    size = is_object.sum()
-    jaccard = 1 - (size - is_object.cumsum(0)) / (size + (1 - is_object).cumsum(0))
+    objects = truth[order].long().cumsum(0)  # as integers: CUDA has no deterministic sum of floats
+    others = torch.arange(1, len(objects) + 1, device=objects.device) - objects
+    jaccard = 1 - (objects[-1] - objects).double() / (objects[-1] + others)
     weights = torch.diff(jaccard, prepend=jaccard.new_zeros(1)).to(errors.dtype)
     return torch.dot(errors, weights)
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
     """int64 [B, H, W] with 255 -> bool [B, K, H, W], without a class at 255."""
-    return F.one_hot(label.clamp(max=num_classes), num_classes + 1)[..., :num_classes].movedim(-1, 1).bool()
+    return label[:, None] == torch.arange(num_classes, device=label.device).view(1, -1, 1, 1)

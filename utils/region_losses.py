@@ -51,6 +51,6 @@ def conditional_log_det(truth: Tensor, prediction: Tensor) -> Tensor:
     """
     identity = EPSILON * torch.eye(truth.shape[2], dtype=truth.dtype, device=truth.device)
     between, own = truth @ prediction.mT, prediction @ prediction.mT + identity  # [B, K, 9, 9]
-    explained = between @ torch.linalg.solve(own, between.mT)
+    explained = between @ torch.linalg.solve_ex(own, between.mT).result  # unlike `solve` it does not wait for a GPU
     root = torch.linalg.cholesky_ex(truth @ truth.mT - explained + identity).L
     return (root.diagonal(dim1=2, dim2=3).log() - 0.5 * math.log(EPSILON)).sum(-1)
