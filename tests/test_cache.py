@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import begin, command, complete, descendants, in_process, patch_recorder, torchrun, wait_for
+from running import Killed, begin, command, complete, descendants, in_process, patch_recorder, torchrun, wait_for
 from sample_data import save_label
 
 from benchmarks.kill_resume import content, differences
 from dataloaders import SegmentationDataset, build_dataset
-from dataloaders.cache import CachedDataset, folder_store, open_cache
+from dataloaders.cache import CachedDataset, folder_store, memory_store, open_cache
 from dataloaders.cache.folder_store import FolderStore
 from dataloaders.cache.keys import sample_key
 from dataloaders.cache.memory_store import MemoryStore
@@ -105,15 +105,15 @@ def test_sbd_label_files_are_part_of_the_key(sbd_root, voc_root, place):
 def test_a_changed_sample_is_decoded_again(change, folder_root, place):
     dataset = folder_of(folder_root)
     cached, image, label = open_one(place, dataset), dataset.image_path(2), dataset.label_path(2)
+    label.write_bytes(label.read_bytes().ljust(5000, b"\0"))
     before = pixels(cached, 2)
     if change == "image":
         Image.new("RGB", (48, 36), "red").save(image)
     elif change == "label":
         save_label(np.full((36, 48), 1, np.uint8), label)
-    elif change == "time":  # the same size, and bytes of another time
-        saved = label.read_bytes()
+    elif change == "time":  # other bytes, as many
         save_label(np.asarray(Image.open(label))[::-1], label)
-        label.write_bytes(label.read_bytes().ljust(len(saved), b"\0"))
+        label.write_bytes(label.read_bytes().ljust(5000, b"\0"))
         os.utime(label, ns=(0, label.stat().st_mtime_ns + 1))
     else:
         (folder_root / "classes.txt").write_text("ground\nwall\n")
@@ -191,6 +191,23 @@ def test_processes_that_fill_at_once_and_are_killed_leave_nothing_wrong(folder_r
             os.kill(child, signal.SIGKILL)
             assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert [pixels(cached, index) for index in range(len(cached))] == expected
+
+
+@pytest.mark.parametrize("num_writes", [0, 1])
+def test_memory_whose_writer_was_killed_is_no_entry(num_writes, folder_root, monkeypatch):
+    dataset, calls = folder_of(folder_root), []
+
+    def die(*arguments) -> None:
+        if len(calls) == num_writes:
+            raise Killed
+        calls.append(write_at(*arguments))
+
+    cached, write_at = open_one("ram", dataset), memory_store.write_at
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(memory_store, "write_at", die)
+        cached.read_pixels(0)
+    for _ in range(2):
+        assert pixels(cached, 0) == pixels(dataset, 0)
 
 
 def test_what_killed_processes_left_is_removed_an_hour_later(folder_root, tmp_path):
