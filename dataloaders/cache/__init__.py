@@ -13,6 +13,7 @@ from torch.utils.data import get_worker_info
 from dataloaders.base import Pixels, SegmentationDataset
 from dataloaders.cache.folder_store import FolderStore
 from dataloaders.cache.keys import Key, sample_key
+from dataloaders.cache.memory_store import MemoryStore
 from dataloaders.cache.space import Store, require_space
 from utils.distributed import local_rank, print_main, share_on_machine
 from utils.errors import UserError
@@ -61,11 +62,7 @@ def open_cache(place: str, datasets: Sequence[SegmentationDataset]) -> list[Segm
     """
     if place == "off":
         return list(datasets)
-    if place == "ram":
-        from dataloaders.cache.memory_store import MemoryStore as kind  # needs what only POSIX has
-    else:
-        kind = FolderStore
-    store = open_store(kind, place, datasets)
+    store = open_store(MemoryStore if place == "ram" else FolderStore, place, datasets)
     return [CachedDataset(dataset, store) for dataset in datasets]
 
 

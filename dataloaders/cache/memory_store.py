@@ -1,7 +1,6 @@
 """Entries of the cache in memory that all processes of this machine share while they run."""
 
 import errno
-import fcntl
 import mmap
 import os
 import weakref
@@ -70,6 +69,8 @@ class MemoryStore:
 
     def add(self, key: Key, image: np.ndarray, label: np.ndarray) -> None:
         """Raises OSError if the memory is full."""
+        import fcntl  # Windows has none
+
         entry, offset = encode(key, image, label, boot=b""), self.offset(key)
         if len(entry) > self.place_bytes:
             return
