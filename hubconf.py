@@ -38,8 +38,8 @@ def deeplabv3plus(backbone=None, num_classes=None, weights=None, **options):
 
     `weights`: None for none; imagenet or another name of --backbone-weights, for the backbone alone; the name of a
     released network; or a checkpoint as `segmenter` takes it. The last two describe their network and are in evaluation
-    mode. `backbone` (default: resnet) and `num_classes` (default: 21) must not contradict them. `options`: the other
-    parameters of `modeling.Architecture`, such as `output_stride` and `head`.
+    mode. `backbone` (default: resnet; timm/NAME: a network of timm) and `num_classes` (default: 21) must not contradict
+    them. `options`: the other parameters of `modeling.Architecture`, such as `output_stride` and `head`.
     """
     zoo = _import("modeling.pretrained.zoo")
     if weights in (None, "none", "imagenet", *zoo.BACKBONE_WEIGHTS):

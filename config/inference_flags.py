@@ -17,7 +17,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="FILE", help="of a training run, or any weights that docs/weights.md names")
     add("--weights-from", metavar="NAME", help="a released network: docs/weights.md")
     group = parser.add_argument_group("description of weights that hold no settings")
-    group.add_argument("--backbone", choices=BACKBONES, help="required for them")
+    group.add_argument("--backbone", choices=BACKBONES, help="required for them; also timm/NAME")
     add_shape_flags(group)
     group.add_argument("--num-classes", type=positive_int, metavar="K", help="(default: as many as the weights have)")
     group.add_argument("--partial-weights", action="store_true", help="accept weights that do not fill the network")

@@ -47,7 +47,7 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     if args.weight_decay is None:
         args.weight_decay = spec.weight_decay
     if args.checkname is None:
-        args.checkname = f"deeplab-{args.backbone}"
+        args.checkname = f"deeplab-{args.backbone.replace('/', '-')}"  # of timm/NAME
     for name in ("data_root", "sbd_root"):
         if folder := getattr(args, name):
             setattr(args, name, os.path.abspath(os.path.expanduser(folder)))

@@ -54,7 +54,8 @@ def train_parser() -> argparse.ArgumentParser:
 
 def add_network_flags(group) -> None:
     add = group.add_argument
-    add("--backbone", choices=BACKBONES, help=f"feature extractor {default_help('backbone')}")
+    add("--backbone", choices=BACKBONES, help="feature extractor; timm/NAME: a network of timm (pip install timm) "
+        f"{default_help('backbone')}")  # fmt: skip
     add("--out-stride", type=int, choices=(8, 16, 32), help="side of the image over side of the feature map; 8 costs "
         "about 3 times 16 (default: 16; drn: 8)")  # fmt: skip
     add_shape_flags(group, head="separable")

@@ -42,7 +42,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
-            raise UserError(f"unknown backbone {self.backbone!r}: choose one of {', '.join(BACKBONES)}")
+            raise UserError(f"unknown backbone {self.backbone!r}: choose one of {', '.join(BACKBONES)}, timm/NAME")
         if self.head not in HEADS:
             raise UserError(f"unknown head {self.head!r}: choose one of {', '.join(HEADS)}")
         spec = BACKBONES[self.backbone]

@@ -18,7 +18,8 @@ def sync_batch_norm(model: nn.Module, is_on: bool | None, device: torch.device, 
     if num_processes > 1 and not is_cuda:
         print_main("on the CPU each process normalizes its own images: local batch norm")
     if num_processes > 1 and is_cuda and is_on is not False:
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        own = getattr(model.backbone, "convert_sync_batch_norm", None)
+        return own(model) if own else nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
 

@@ -17,7 +17,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m modeling.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="default: all")
+    parser.add_argument(
+        "--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES), help="also timm/NAME (default: all)"
+    )
     parser.add_argument(
         "--head", nargs="+", choices=HEADS, default=["separable", "standard"], help="default: separable standard"
     )
@@ -67,8 +69,9 @@ def giga(macs: int) -> str:
 
 
 def print_table(args: argparse.Namespace) -> int:
+    width = max(11, *map(len, args.backbone))
     print(
-        f"{'backbone':<11} {'head':<12} {'stride':>6} {'parameters':>12} {'GMAC':>8}   "
+        f"{'backbone':<{width}} {'head':<12} {'stride':>6} {'parameters':>12} {'GMAC':>8}   "
         f"({args.size[0]}x{args.size[1]}, {args.num_classes} classes)"
     )
     for backbone, head, stride in itertools.product(args.backbone, args.head, args.out_stride):
@@ -77,7 +80,7 @@ def print_table(args: argparse.Namespace) -> int:
             wide_tap=args.wide_tap,
         )  # fmt: skip
         parameters, macs = cost(architecture, size=tuple(args.size))
-        print(f"{backbone:<11} {head:<12} {stride:>6} {parameters:>12,} {giga(macs):>8}")
+        print(f"{backbone:<{width}} {head:<12} {stride:>6} {parameters:>12,} {giga(macs):>8}")
     return 0
 
 

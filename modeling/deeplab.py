@@ -23,7 +23,8 @@ class DeepLab(nn.Module):
         self.backbone = backbone
         self.aspp = aspp
         self.decoder = decoder
-        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        self.mean = getattr(backbone, "mean", IMAGENET_MEAN)
+        self.std = getattr(backbone, "std", IMAGENET_STD)
         self.padding = "symmetric"
         self.is_batch_norm_frozen = False
 
@@ -49,11 +50,12 @@ class DeepLab(nn.Module):
 
     @property
     def preprocessing(self) -> dict:
-        """Plain values for a checkpoint: `mean`, `std`, `epsilon` of the batch norms in backbone, aspp and decoder,
-        `padding` of the backbone's strided convolutions (symmetric or same).
+        """Plain values for a checkpoint: `mean`, `std`, `epsilon` of the batch norms in backbone, aspp and decoder (of
+        those parts where all have the same), `padding` of the backbone's strided convolutions (symmetric or same).
         """
         norms = {name: batch_norms(part) for name, part in self.named_children()}
-        epsilon = {name: layers[0].eps for name, layers in norms.items() if layers}
+        values = {name: {layer.eps for layer in layers} for name, layers in norms.items()}
+        epsilon = {name: found.pop() for name, found in values.items() if len(found) == 1}
         return {"mean": list(self.mean), "std": list(self.std), "epsilon": epsilon, "padding": self.padding}
 
     def configure(

@@ -90,14 +90,14 @@ PADDINGS = {"symmetric": nn.Conv2d, "same": SameConv2d}
 def pad_strided_convolutions(module: nn.Module, padding: str) -> None:
     """Set the padding of every strided convolution below `module`: symmetric (PyTorch's) or same (TensorFlow's).
 
-    Each is replaced by one of the other class that holds the same parameters.
+    Each is replaced by one of the other class that holds the same parameters; classes of other libraries stay.
     """
     if padding not in PADDINGS:
         raise UserError(f"unknown padding {padding!r}: choose one of {', '.join(PADDINGS)}")
     kind = PADDINGS[padding]
     for parent in list(module.modules()):
         for name, layer in parent.named_children():
-            is_padded = isinstance(layer, nn.Conv2d) and layer.stride != (1, 1) and layer.kernel_size != (1, 1)
+            is_padded = type(layer) in PADDINGS.values() and layer.stride != (1, 1) and layer.kernel_size != (1, 1)
             if is_padded and type(layer) is not kind:
                 setattr(parent, name, converted(layer, kind))
 

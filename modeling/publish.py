@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from modeling.backbone import BACKBONES
 from utils.errors import UserError, writing
 from utils.flags import Parser, answer_early, run_command
 from utils.run.files import replace_folder
@@ -142,9 +143,9 @@ def without_paths(config: Mapping) -> dict:
 
 
 def last_name(word: str) -> str:
-    """`word`, or the last name of the path that it is or, as in --flag=PATH, holds; addresses stay."""
+    """`word`, or the last name of the path that it is or, as in --flag=PATH, holds; addresses and backbones stay."""
     flag, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return word if "://" in value else flag + sign + re.split(r"[/\\]", value.rstrip("/"))[-1]
+    return word if "://" in value or value in BACKBONES else flag + sign + re.split(r"[/\\]", value.rstrip("/"))[-1]
 
 
 if __name__ == "__main__":

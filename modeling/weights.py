@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m modeling.weights", description="Convert weights to a checkpoint, and report which entries fit."
     )
     parser.add_argument("source", metavar="SOURCE", help="file, or TensorFlow prefix or folder")
-    parser.add_argument("--backbone", choices=BACKBONES, required=True, help="of the network")
+    parser.add_argument("--backbone", choices=BACKBONES, required=True, help="of the network; also timm/NAME")
     parser.add_argument("--head", choices=HEADS, default="separable", help="ASPP and decoder (default: separable)")
     parser.add_argument("--num-classes", type=positive_int, metavar="K", help="default: as many as the source has")
     parser.add_argument("--multi-grid", action="store_true", help="atrous rates x 1, 2, 4 in ResNet's last layer")

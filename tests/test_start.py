@@ -12,7 +12,7 @@ from benchmarks import startup
 ROOT = Path(__file__).parents[1]
 SLOW = (
     "torch", "torchvision", "scipy", "matplotlib", "tensorboardX", "google", "pycocotools", "onnx", "onnxruntime",
-    "onnxscript", "sympy", "safetensors", "huggingface_hub", "segmentation_models_pytorch",
+    "onnxscript", "sympy", "safetensors", "huggingface_hub", "segmentation_models_pytorch", "timm",
 )  # fmt: skip
 
 # Runs commands as `python -m` does, in one process, in which an import of `slow` modules fails
@@ -49,6 +49,8 @@ MISTAKES = [  # a command with its flags; what the line names
     ("train --weights-from xception65_coco_voc_trainau", "did you mean xception65_coco_voc_trainaug?"),
     ("train --backbone drn --out-stride 32", "drn has no output stride 32"),
     ("train --backbone drn --multi-grid", "--multi-grid is defined for"),
+    ("train --backbone timm/resnet50d --multi-grid", "leave it out for timm/resnet50d"),
+    ("train --backbone timm/resnet50d/x", "choose from"),
     ("train --crop-size 1 2 3", "--crop-size 1 2 3"),
     ("train --dataset pascal --data-root nowhere", "nowhere"),
     ("train --dataset cityscapes --data-root nowhere", "nowhere"),

@@ -1,14 +1,14 @@
-"""Backbones by name. A new one is a file in this folder and an entry in this table.
+"""Backbones by name. A new one is a file in this folder and an entry in this table; timm/NAME needs none.
 
 Their modules are imported on demand, as the names and limits are flags, which are read before torch is imported.
 """
 
-from modeling.backbone.spec import TENSORFLOW_MODELS, BackboneSpec
+from modeling.backbone.spec import TENSORFLOW_MODELS, Backbones, BackboneSpec
 
 TORCHVISION = "https://download.pytorch.org/models"  # torchvision's weights
 DRN = {"output_strides": (8, 16), "default_output_stride": 8}  # the paper's
 
-BACKBONES = {
+BACKBONES = Backbones({
     "resnet": BackboneSpec(
         network="resnet.ResNet", depth=101, options=("multi_grid",), imagenet=f"{TORCHVISION}/resnet101-cd907fc2.pth"
     ),
@@ -43,4 +43,4 @@ BACKBONES = {
     "drn22": BackboneSpec(network="drn.DRN", depth=22, imagenet="http://dl.yf.io/drn/drn_d_22-4bd2f8ea.pth", **DRN),
     "drn38": BackboneSpec(network="drn.DRN", depth=38, imagenet="http://dl.yf.io/drn/drn_d_38-eebb45f0.pth", **DRN),
     "drn105": BackboneSpec(network="drn.DRN", depth=105, imagenet="http://dl.yf.io/drn/drn_d_105-12b40979.pth", **DRN),
-}  # fmt: skip
+})  # fmt: skip

@@ -1,5 +1,6 @@
 """What the table of backbones declares of each."""
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
+TIMM = re.compile(r"timm/([\w.-]+)")
 TENSORFLOW_MODELS = "http://download.tensorflow.org/models"  # Google's released weights
 
 
@@ -14,12 +16,14 @@ TENSORFLOW_MODELS = "http://download.tensorflow.org/models"  # Google's released
 class BackboneSpec:
     """One named backbone.
 
-    `network`: "module.Class" in this folder; `depth`: its first argument, if it takes one. `options`: the fields of
-    `Architecture` that it takes besides the stride. `imagenet`: the address of its ImageNet weights, or None.
+    `network`: "module.Class" in this folder; `depth`, or `timm`, a name there: its first argument, if it takes one.
+    `options`: the fields of `Architecture` that it takes besides the stride. `imagenet`: the address of its ImageNet
+    weights, or None.
     """
 
     network: str
     depth: int | None = None
+    timm: str | None = None
     output_strides: tuple[int, ...] = (8, 16, 32)
     default_output_stride: int = 16
     weight_decay: float = 1e-4
@@ -32,5 +36,17 @@ class BackboneSpec:
         """
         module, _, name = self.network.rpartition(".")
         network = getattr(import_module(f"{__package__}.{module}"), name)
-        depth = () if self.depth is None else (self.depth,)
-        return network(*depth, output_stride=output_stride, **options)
+        first = [value for value in (self.depth, self.timm) if value is not None]
+        return network(*first, output_stride=output_stride, **options)
+
+
+class Backbones(dict[str, BackboneSpec]):
+    """A table that also has timm/NAME for any NAME; which of them exist, timm says when the network is built."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and bool(TIMM.fullmatch(name)))
+
+    def __missing__(self, name: str) -> BackboneSpec:
+        if name not in self:
+            raise KeyError(name)
+        return BackboneSpec(network="from_timm.TimmBackbone", timm=TIMM.fullmatch(name)[1])

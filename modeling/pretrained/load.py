@@ -1,7 +1,7 @@
 """Load weights of any supported format into a network, and report which entries fit.
 
 Formats (docs/weights.md): our checkpoints, torchvision's ResNet and MobileNetV2, DRN, TensorFlow's DeepLab and its
-ImageNet backbones, jfzhang95's ResNet and DRN.
+ImageNet backbones, jfzhang95's ResNet and DRN; timm's where the backbone is one of timm.
 """
 
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ def load_weights(
     """
     if content is None:
         content = source if isinstance(source, Mapping) else read_source(source)
-    weights = translate_weights(content, source)
+    weights = translate_weights(renamed(model, content), source)
     scope = "" if isinstance(model, DeepLab) else "backbone."  # of the names of `model` in a DeepLab
     own = {scope + name: value for name, value in model.state_dict().items() if (scope + name).startswith(prefix)}
     entries = {name: value for name, value in weights.entries.items() if name.startswith(prefix)}
@@ -91,6 +91,12 @@ def load_weights(
     model.load_state_dict({name.removeprefix(scope): entries[name] for name in report.loaded}, strict=False)
     set_preprocessing(model, weights.preprocessing, prefix)
     return report
+
+
+def renamed(model: nn.Module, content: Mapping) -> Mapping:
+    """`content` by the names of `model`, if its backbone translates those of its library."""
+    rename = getattr(getattr(model, "backbone", model), "renamed", None)
+    return {"state_dict": rename(state_of(content))} | preprocessing_of(content) if rename else content
 
 
 def translate_weights(content: Mapping, source: Source) -> Weights:
@@ -178,8 +184,11 @@ def load_backbone_weights(model: DeepLab, backbone: str, source: str, *, is_part
 
     Prints the report. Raises UserError if the weights do not fill it, unless `is_partial`.
     """
-    path = zoo.backbone_weights(source, backbone) or source
-    report = load_weights(model, path, prefix="backbone.")
+    if source == "imagenet" and hasattr(model.backbone, "published_weights"):
+        content = model.backbone.published_weights()
+    else:
+        content = read_source(zoo.backbone_weights(source, backbone) or source)
+    report = load_weights(model, source, prefix="backbone.", content=content)
     print_main(f"backbone weights {source}: {report}")
     fix = "give weights of this network, `partial_weights` to take what fits, or `backbone_weights` none"
     if not is_partial:
