@@ -35,7 +35,7 @@ def sides(feature_map, stride):
 @pytest.mark.parametrize("name", [SMALL[0], *slow(FIVE)])
 def test_sizes_of_maps_and_one_state_dict_for_every_stride(name):
     shapes = []
-    for stride in (8, 16, 32):
+    for stride in (8, 32) if name in FIVE else (8, 16, 32):  # the step below is at 16
         with torch.device("meta"):
             model = build_model(f"timm/{name}", 4, output_stride=stride).eval()
             for size in ((97, 130),) if name in FIVE else ((97, 130), (1, 33)):
@@ -45,7 +45,7 @@ def test_sizes_of_maps_and_one_state_dict_for_every_stride(name):
                 assert features.shape == (1, model.backbone.out_channels, *sides(size, stride))
                 assert model(image).shape == (1, 4, *size)
         shapes.append({key: value.shape for key, value in model.state_dict().items()})
-    assert shapes[0] == shapes[1] == shapes[2]
+    assert all(other == shapes[0] for other in shapes)
 
 
 def test_patches_are_centered_on_the_pixels_of_align_corners():

@@ -3,6 +3,7 @@
 Any network is taken whose `features_only` and `output_stride` work in timm.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from types import ModuleType
@@ -58,21 +59,23 @@ class TimmBackbone(nn.Module):
         low_level = low_level.narrow(-2, top // LOW_LEVEL_STRIDE, divided(height, LOW_LEVEL_STRIDE))
         return low_level.narrow(-1, left // LOW_LEVEL_STRIDE, divided(width, LOW_LEVEL_STRIDE)), maps[-1]
 
+    @torch.no_grad()
     def rounds_down(self) -> bool:
-        """Whether the network takes multiples of the stride alone, or leaves the rest out. Computes no values.
+        """Whether the network takes multiples of the stride alone, or leaves the rest out: by images of zeros.
 
         Raises UserError if its maps have other sides at a multiple too.
         """
-        with torch.device("meta"), torch.no_grad():
-            body = create_features(self.name, self.output_stride, pretrained=False).eval()
-            for side, is_multiple in ((3 * self.output_stride + 1, False), (4 * self.output_stride, True)):
-                try:
-                    maps = body(torch.empty(1, 3, side, side))
-                except RuntimeError:  # two maps of different sides do not add
-                    continue
-                found = [maps[self.low_level].shape[-2:], maps[-1].shape[-2:]]
-                if found == [(divided(side, stride),) * 2 for stride in (LOW_LEVEL_STRIDE, self.output_stride)]:
-                    return is_multiple
+        device = next(self.body.parameters()).device
+        self.body.eval()  # batch norm keeps its statistics
+        for side, is_multiple in ((3 * self.output_stride + 1, False), (4 * self.output_stride, True)):
+            try:
+                maps = self.body(torch.zeros(1, 3, side, side, device=device))
+            except RuntimeError:  # two maps of different sides do not add
+                continue
+            found = [maps[self.low_level].shape[-2:], maps[-1].shape[-2:]]
+            if found == [(divided(side, stride),) * 2 for stride in (LOW_LEVEL_STRIDE, self.output_stride)]:
+                self.body.train()
+                return is_multiple
         raise UserError(
             f"timm/{self.name} does not pad its convolutions, and its maps are too small: give another `backbone`"
         )
@@ -131,8 +134,14 @@ def create(name: str, output_stride: int) -> nn.Module:
 
 
 def create_features(name: str, output_stride: int, *, pretrained: bool) -> nn.Module:
-    timm = library(name)
-    return timm.create_model(name, features_only=True, output_stride=output_stride, pretrained=pretrained)
+    build = functools.partial(
+        library(name).create_model, name, features_only=True, output_stride=output_stride, pretrained=pretrained
+    )
+    device = torch.get_default_device()
+    if device.type != "meta":
+        return build()
+    with torch.random.fork_rng(devices=()), torch.device("cpu"):  # on meta, some compute with values and fail
+        return build().to(device)
 
 
 def library(name: str) -> ModuleType:
