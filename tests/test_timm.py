@@ -121,11 +121,17 @@ def test_synchronized_batch_norm_keeps_the_activations_of_timm():
     assert torch.equal(converted.eval()(image), expected)
 
 
-def test_padding_of_timms_own_convolutions_and_groups_of_parameters():
+def test_timms_own_padding_stays():
+    with torch.device("meta"):
+        backbone = build_model("timm/tf_mobilenetv3_small_minimal_100", 2).backbone
+    before = [type(layer) for layer in backbone.modules()]
+    assert "Conv2dSame" in {kind.__name__ for kind in before}
+    pad_strided_convolutions(backbone, "symmetric")
+    assert [type(layer) for layer in backbone.modules()] == before
+
+
+def test_norms_biases_and_depthwise_weights_of_timm_are_not_decayed():
     model = build_model("timm/test_convnext", 2)
-    before = [type(layer) for layer in model.modules()]
-    pad_strided_convolutions(model.backbone, "symmetric")
-    assert [type(layer) for layer in model.modules()] == before
     groups = parameter_groups(model, model.backbone, lr=1, head_lr_factor=10, weight_decay=1e-4)
     plain = {id(parameter) for group in groups if not group["weight_decay"] for parameter in group["params"]}
     for name, parameter in model.backbone.named_parameters():
