@@ -50,7 +50,7 @@ class TimmBackbone(nn.Module):
             maps = self.body(image)  # sides rounded up at each stride
             return maps[self.low_level], maps[-1]
         # Patches leave out what exceeds a multiple of the stride: centered zeros, the mean color, complete it. At
-        # k * output_stride + 1 the centers of the patches then lie on the pixels that align_corners takes them for
+        # k * output_stride + 1 their centers are within 2 pixels of those that align_corners takes them for
         height, width = image.shape[-2:]
         left, right = self.margins(width)
         top, bottom = self.margins(height)
