@@ -134,14 +134,22 @@ class Trainer:
     def fit(self) -> int:
         """Train to the last step. Returns 0, or the number of the signal that stopped it after a checkpoint."""
         self.recorder.open(self.epoch, self.step, self.last_logged_step)
+        try:
+            self.train_until_stopped()
+            self.recorder.close(self.step)
+        except BaseException as error:
+            self.recorder.abort(error)
+            raise
+        return 0 if self.is_finished else self.request.stop
+
+    def train_until_stopped(self) -> None:
+        """Train until the last step, or until a signal asks for a stop; then the state is saved."""
         while not self.is_finished and not self.request.stop:
             self.train_one_epoch()
             if self.request.stop:
                 self.save()
             else:
                 self.finish_epoch()
-        self.recorder.close(self.step)
-        return 0 if self.is_finished else self.request.stop
 
     def train_one_epoch(self) -> None:
         """Train to the end of the epoch, the last step of the run, or the step after which a stop is requested."""
@@ -252,8 +260,7 @@ class Trainer:
         self.recorder.log_epoch(row, is_best=is_best, num_epochs=self.settings.epochs)
         if is_best:
             self.best_miou = miou
-            self.save(is_best=True)  # before the latest, so that a kill in between cannot lose it
-        self.save()
+        self.save(is_best=is_best)
 
     def is_epoch_complete(self) -> bool:
         """All steps of the epoch were made, but it is not yet logged."""
@@ -296,9 +303,11 @@ class Trainer:
         return bool(is_due or self.request.save) and not self.is_epoch_complete() and self.step < self.last_step
 
     def save(self, *, is_best: bool = False) -> None:
+        """Save the state as the latest, and if `is_best` also as the best checkpoint. The files are written later."""
         require_finite(self.model, self.step)
         self.recorder.save(self.state_dict, is_best=is_best)
-        if self.request.save and not is_best:
+        if self.request.save:
+            self.recorder.wait()  # who asked for it reads it
             print_above_bar(f"asked for by SIGUSR1: checkpoint of step {self.step}")
             self.request = self.request._replace(save=False)
 

@@ -93,8 +93,9 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
             extra = {"config": config} | model.preprocessing
             recorder = Recorder(
-                folder, classes=train_set.classes, palette=train_set.palette, extra=extra, changed=changed_flags(args)
-            )
+                folder, classes=train_set.classes, palette=train_set.palette, extra=extra,
+                changed=changed_flags(args), num_kept=args.keep,
+            )  # fmt: skip
             trainer = Trainer(
                 model, criterion.to(device), optimizer, schedule, train_batches, val_batches, settings=settings,
                 classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,

@@ -182,6 +182,8 @@ def add_run_flags(group) -> None:
     add("--max-steps", type=positive_int, metavar="N", help="stop after step N of the run; the schedule's length stays")
     add("--save-every", type=positive_int, metavar="N", help="also write the checkpoint every N steps (default: each "
         "epoch)")  # fmt: skip
+    add("--keep", type=non_negative_int, default=0, metavar="N", help="keep the last N checkpoints besides latest and "
+        "best, as checkpoint_step_<step>.pth.tar; training waits if the disk is slower than they come")  # fmt: skip
     add("--eval-interval", type=positive_int, default=1, metavar="EPOCHS", help="epochs between two validations")
     add("--limit-val", type=positive_int, metavar="N", help="validate on N images, spread evenly over the split "
         "(default: all)")  # fmt: skip

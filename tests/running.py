@@ -38,11 +38,15 @@ def in_process(data: Sequence[str], runs: Path, *flags: str) -> tuple[int, Path 
 
 
 def patch_recorder(monkeypatch, actions: Mapping[int, Callable[[RunFolder], object]]) -> None:
-    """Let runs in this process call `actions[step](run folder)` when they log that step, before it can be saved."""
+    """Let runs in this process call `actions[step](run folder)` when they log that step, before it can be saved.
+
+    What was saved before is on disk then.
+    """
 
     class ActingRecorder(Recorder):
         def log_step(self, step: int, **values: float) -> None:
             if step in actions:
+                self.wait()
                 actions[step](self.folder)
             super().log_step(step, **values)
 

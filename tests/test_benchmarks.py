@@ -15,6 +15,7 @@ from benchmarks import input as input_benchmark
 from benchmarks import large_images as large_images_benchmark
 from benchmarks import observers as observers_benchmark
 from benchmarks import predict as predict_benchmark
+from benchmarks import save as save_benchmark
 from benchmarks import scoring as scoring_benchmark
 from benchmarks.cases import Case, eager_cases, ratios
 from benchmarks.peers import plain_epoch
@@ -36,6 +37,17 @@ def test_cache_benchmark_prints_a_row_for_each_way_to_get_a_sample(voc_root, cap
     ways = [f"training sample, {name}" for name in ("no cache", "--cache DIR", "--cache ram")]
     assert [name for name, *_ in rows] == ["Pillow decodes image and label", *ways]
     assert all(abs(float(then) / float(rows[0][2]) - float(ratio)) < 0.1 for _, _, then, ratio in rows)
+
+
+@pytest.mark.slow
+def test_save_benchmark_prints_a_row_for_each_way_to_save(tmp_path, capsys):
+    flags = ["--backbone", "mobilenet", "--size", "33", "--steps", "1", "--rounds", "1", "--dir", str(tmp_path)]
+    save_benchmark.main(flags)
+    rows = re.findall(r"^\| (\w.+?), (.+?) \| (\d+) \| (\d\.\d+) \|", capsys.readouterr().out, re.MULTILINE)
+    kinds = ("latest", "best and latest")
+    assert [row[:2] for row in rows] == [(kind, how) for kind in kinds for how in ("at once", "by a thread")]
+    assert [ratio for _, how, _, ratio in rows if how == "at once"] == ["1.000"] * 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_inference_benchmark_prints_a_row_a_scale_and_the_ratio(capsys):

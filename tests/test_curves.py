@@ -101,21 +101,26 @@ def recorder(tmp_path) -> Recorder:
 
 def test_curves_follow_the_log_and_an_error_ends_no_run(recorder, monkeypatch, capsys):
     recorder.log_epoch(row(1), is_best=True, num_epochs=3)
+    recorder.wait()
     first = recorder.folder.curves.read_bytes()
     recorder.log_epoch(row(2), is_best=True, num_epochs=3)
+    recorder.wait()
     second = recorder.folder.curves.read_bytes()
     assert second != first
     recorder.log_epoch(row(3, val_iou=None, val_loss=None, val_miou=None), is_best=False, num_epochs=3)
+    recorder.wait()
     assert recorder.folder.curves.read_bytes() == second  # no validation, no drawing
     monkeypatch.setattr("utils.run.recorder.plot_curves", lambda *_, **__: 1 / 0)
     recorder.log_epoch(row(4), is_best=True, num_epochs=4)
     assert "curves.png could not be drawn (ZeroDivisionError" in capsys.readouterr().out
+    recorder.wait()
     continued = Recorder(recorder.folder, classes=("a",), palette=[(0, 0, 0)], extra={})
     continued.open(2, 20, 20)
     assert [each["epoch"] for each in continued.rows] == [1, 2]
 
 
 def events(recorder: Recorder) -> list:
+    recorder.wait()
     paths = sorted(recorder.folder.path.glob("events.*"))
     found = [Event.FromString(record[12:-4]) for path in paths for record in read_records(path.read_bytes())]
     return [value for event in found for value in event.summary.value]

@@ -21,7 +21,7 @@ COMMANDS += ("utils.run.compare",)
 COMMANDS += ("benchmarks.input", "benchmarks.inference", "benchmarks.kill_resume", "benchmarks.predict")
 COMMANDS += ("benchmarks.startup", "benchmarks.cache")
 COMMANDS += ("benchmarks.coco",)
-COMMANDS += ("benchmarks.scoring",)
+COMMANDS += ("benchmarks.scoring", "benchmarks.save")
 COMMANDS += ("benchmarks.large_images",)
 FOREIGN_FLAGS = {"--nproc-per-node", "--max-restarts", "--rdzv-endpoint"}  # of torchrun
 

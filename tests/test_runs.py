@@ -81,6 +81,7 @@ def test_the_log_is_truncated_to_complete_lines_of_finished_epochs(tmp_path):
     run = RunFolder(tmp_path)
     for epoch in (1, 2, 3):
         run.append_log({"epoch": epoch})
+    run.writer.wait()
     with open(run.log, "a") as file:
         file.write('{"epoch": 4, "tr')
     (tmp_path / ".checkpoint.pth.tar.123.part").write_bytes(b"half")
@@ -114,15 +115,19 @@ def test_a_resumed_recorder_truncates_its_files_to_the_checkpoint(tmp_path):
     first.add_broken(["x.jpg"])
     first.save(lambda: {"step": 10})
     first.add_broken(["x.jpg", "y.jpg"])
+    first.wait()
     resumed = recorder(7)
     resumed.restore(read_checkpoint(tmp_path / "checkpoint.pth.tar"))
     resumed.open(0, 10, 0)
+    resumed.wait()
     assert json.loads((tmp_path / "broken.json").read_text()) == {"files": 1, "times": {"x.jpg": 1}}
     assert resumed.palette == [(0, 0, 0)] * 2
     resumed.save(lambda: {"step": 20})
+    resumed.wait()
     assert read_checkpoint(tmp_path / "checkpoint.pth.tar")["palette"] == [[0, 0, 0]] * 2
     steps = {step for step, _, _ in scalars(tmp_path)}
     resumed.log_step(20, **values)
+    resumed.wait()
     assert steps == {10} and {step for step, _, _ in scalars(tmp_path)} == {10, 20}
 
 

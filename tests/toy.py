@@ -79,8 +79,15 @@ class ToyRecorder:
         self.epochs.append(row | {"is_best": is_best})
 
     def save(self, state: Callable[[], dict], *, is_best: bool = False) -> None:
-        self.states.append(copy.deepcopy(state()))
-        self.saves.append(("best" if is_best else "latest", self.states[-1]["step"]))
+        for name in ("best", "latest") if is_best else ("latest",):
+            self.states.append(copy.deepcopy(state()))
+            self.saves.append((name, self.states[-1]["step"]))
+
+    def wait(self) -> None:
+        pass
+
+    def abort(self, error: BaseException) -> None:
+        pass
 
     def close(self, step: int) -> None:
         self.closed = step

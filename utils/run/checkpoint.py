@@ -1,19 +1,20 @@
 """Checkpoint files: tensors and plain values only, read without executing anything, complete or absent on disk."""
 
-import io
 import math
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import nn
 
 from utils.errors import RunFailed, UserError
+from utils.run.digests import KEY, check_digests, check_plain_values, digests
 from utils.run.files import write_atomically
-from utils.run.weights_file import read_safetensors, to_safetensors
+from utils.run.weights_file import read_safetensors, write_safetensors
 
 # Allowed besides tensors and plain values: the released files of jfzhang95 hold NumPy scalars
 NUMPY_SCALARS = [
@@ -98,7 +99,8 @@ CONFIG_ENTRIES = {
 def read_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint or of a file of weights, also .safetensors, on the CPU; none of it is executed.
 
-    Raises UserError if the file is missing, damaged, not a dict, or holds more than tensors and plain values.
+    Raises UserError if the file is missing, damaged, not a dict, or holds more than tensors and plain values. The
+    tensors are compared with their SHA-256, which files of older versions and of others do not hold.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,6 +109,9 @@ def read_checkpoint(path: str | Path) -> dict:
     content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint: give another file")
+    if KEY in content:
+        check_plain_values(path)
+        check_digests(content, content.pop(KEY), path)
     if is_ours(content):
         check_entries(content, path)
     return content
@@ -166,14 +171,20 @@ def write_checkpoint(path: Path, content: dict) -> None:
 
     A file named .safetensors gets the weights and their description alone.
     """
-    write_atomically(path, to_safetensors(content) if path.suffix == ".safetensors" else to_bytes(content))
+    if path.suffix == ".safetensors":
+        write_atomically(path, lambda file: write_safetensors(content, file))
+    else:
+        write_atomically(path, lambda file: write_pickle(content | {KEY: digests(content)}, file))
 
 
-def to_bytes(content: dict) -> memoryview:
-    """`content` as the bytes of a checkpoint file."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getbuffer()
+def write_pickle(content: dict, file: BinaryIO) -> None:
+    """`content` in the format of torch.save. Other threads run meanwhile. Raises OSError."""
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # by torch, while that of `file` is on its way
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def require_finite(model: nn.Module, step: int) -> None:

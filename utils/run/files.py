@@ -3,15 +3,15 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """As `open_atomically`, of a file with these bytes."""
+def write_atomically(path: Path, data: bytes | memoryview | Callable[[BinaryIO], object]) -> None:
+    """As `open_atomically`, of a file with these bytes, or with what this function writes."""
     with open_atomically(path) as file:
-        file.write(data)
+        data(file) if callable(data) else file.write(data)
 
 
 @contextlib.contextmanager

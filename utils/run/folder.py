@@ -7,8 +7,9 @@ from pathlib import Path
 
 from utils.distributed import broadcast, is_main_process
 from utils.errors import writing
+from utils.run.background import BackgroundWriter
 from utils.run.files import clear_parts, write_atomically
-from utils.run.writer import RetryingWriter
+from utils.run.kept import kept_checkpoints
 
 CHECKPOINT, BEST, BEST_WEIGHTS = "checkpoint.pth.tar", "model_best.pth.tar", "model_best.safetensors"
 FACTS = ("versions", "commit", "dataset_sizes", "commands", "initial_weights")  # in config.json besides flags
@@ -17,9 +18,10 @@ FACTS = ("versions", "commit", "dataset_sizes", "commands", "initial_weights")  
 class RunFolder:
     """`config.json`, `first_batch.png`, `log.jsonl` (one object per epoch), the latest and the best checkpoint, the
     weights of the best alone, TensorBoard events, `metrics.json`, `sheet.png`, `curves.png` and `report.html` of
-    the last validation, and `broken.json` if images were left out.
+    the last validation, `broken.json` if images were left out, and with --keep older checkpoints.
 
-    A running training writes all but `config.json` through `writer`, so a full disk does not end it.
+    A running training writes all but `config.json` through `writer`: it waits for no disk, and none that is full ends
+    it. Who reads the files of a running training calls `writer.wait` before.
     """
 
     def __init__(self, path: Path):
@@ -30,7 +32,7 @@ class RunFolder:
         self.metrics, self.sheet, self.broken = path / "metrics.json", path / "sheet.png", path / "broken.json"
         self.curves = path / "curves.png"
         self.report = path / "report.html"
-        self.writer = RetryingWriter()
+        self.writer = BackgroundWriter()
 
     @classmethod
     def open(cls, runs: Path, resumed: str | None) -> "RunFolder":
@@ -105,14 +107,17 @@ def newest_checkpoint(runs: Path) -> Path | None:
 
 
 def newest_checkpoints(runs: Path) -> Iterator[Path]:
-    """The checkpoints of the runs in `runs`, the last written run first; of each run the latest before the best.
+    """The checkpoints of the runs in `runs`, the last written run first.
 
-    Of two runs written at the same time, the one with the higher number comes first.
+    Of each run the latest, then the best and those of --keep, the last written first. Of two runs written at the same
+    time, the one with the higher number comes first.
     """
     found = []
     for number in experiment_numbers(runs):
-        paths = [runs / f"experiment_{number}" / name for name in (CHECKPOINT, BEST)]
-        if paths := [path for path in paths if path.exists()]:
+        latest, *others = (runs / f"experiment_{number}" / name for name in (CHECKPOINT, BEST))
+        others = [path for path in (*others, *kept_checkpoints(latest.parent).values()) if path.exists()]
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        if paths := [latest] * latest.exists() + others:
             found.append((paths[0].stat().st_mtime_ns, number, paths))
     for _, _, paths in sorted(found, reverse=True):
         yield from paths

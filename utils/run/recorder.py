@@ -1,6 +1,7 @@
 """What a training run writes: checkpoints, log, TensorBoard, the scores of a validation, and lines for the terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -10,13 +11,16 @@ from utils.errors import RunFailed, writing
 from utils.palettes import Palette
 from utils.progress import print_above_bar
 from utils.run.broken import BrokenFiles
-from utils.run.checkpoint import to_bytes
+from utils.run.checkpoint import write_pickle
 from utils.run.environment import describe_machine
+from utils.run.files import write_atomically
 from utils.run.folder import RunFolder
+from utils.run.kept import keep
 from utils.run.report.content import Report
 from utils.run.report.page import render_report
+from utils.run.snapshot import HostBuffers, Snapshot
 from utils.run.tensorboard import TensorBoardLogger, truncate_events
-from utils.run.weights_file import to_safetensors
+from utils.run.weights_file import write_safetensors
 from utils.scoring.curves import plot_curves
 from utils.scoring.gallery import NUM_SHEET_ROWS, Gallery, evenly_spaced
 from utils.scoring.metrics import percent, render_metrics
@@ -32,7 +36,7 @@ class Recorder:
     """Writes the files of a run into `folder`, on the first process alone.
 
     `extra`: plain values that every checkpoint holds beside the state of the trainer. `changed`: the names in its
-    `config` that differ from the defaults.
+    `config` that differ from the defaults. `num_kept`: of --keep.
     """
 
     def __init__(
@@ -43,10 +47,12 @@ class Recorder:
         palette: Palette,
         extra: Mapping,
         changed: Sequence[str] = (),
+        num_kept: int = 0,
     ):
         self.folder, self.classes, self.palette = folder, classes, palette
         self.extra = {"classes": list(classes), "palette": [list(color) for color in palette]} | extra
-        self.changed = changed
+        self.changed, self.num_kept = changed, num_kept
+        self.buffers = HostBuffers()
         self.rows: list[dict] = []  # of the log
         self.show_validation: Callable[[], bytes] | None = None  # makes the report, until it is written
         self.broken = BrokenFiles()
@@ -169,28 +175,69 @@ class Recorder:
             self.folder.writer.replace(self.folder.broken, self.broken.render())
 
     def save(self, state: Callable[[], dict], *, is_best: bool = False) -> None:
-        """Write `state()` as the latest checkpoint, or as the best one, with its scores, and its weights alone."""
+        """Copy `state()`, and let a thread write it as the latest checkpoint; before that as the best one, with its
+        scores, and its weights alone.
+
+        One checkpoint at most is being written and one waits, whose place a newer one takes unless it is to be kept.
+        """
         if not is_main_process():
             return
-        content = state() | {"broken": self.broken.times} | self.extra
-        if not is_best:
-            self.folder.writer.replace(self.folder.checkpoint, to_bytes(content))
-            return
-        content["scores"] = self.scores
-        # In this order: a run that is resumed from the best checkpoint does not write the weights again
-        self.folder.writer.replace(self.folder.best_weights, to_safetensors(content))
-        self.folder.writer.replace(self.folder.best, to_bytes(content))
+        folder, writer = self.folder, self.folder.writer
+        writer.wait_until_begun(folder.best)
+        if self.num_kept:
+            writer.wait_until_begun(folder.checkpoint)
+        else:
+            writer.discard(folder.checkpoint)
+        snapshot = self.buffers.copy(state() | {"broken": self.broken.times} | self.extra)
+        # In this order: a run that is resumed from the best checkpoint does not write the weights again, and a kill
+        # before the latest is complete does not lose the best
+        if is_best:
+            scores = {"scores": self.scores}
+            writer.write(folder.best_weights, partial(write_weights, folder.best_weights, snapshot, scores))
+            writer.write(folder.best, partial(write_whole, folder.best, snapshot, scores))
+        writer.write(folder.checkpoint, partial(write_latest, folder.checkpoint, snapshot, self.num_kept))
+
+    def wait(self) -> None:
+        """Until what was saved is on disk."""
+        self.folder.writer.wait()
+
+    def abort(self, error: BaseException) -> None:
+        """The run ends by `error`: what was saved before is written, as far as it can be.
+
+        After a second SIGINT only the file that is being written is completed.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            self.folder.writer.discard()
+        self.folder.writer.settle()
 
     def close(self, step: int) -> None:
-        """Raise RunFailed if files of the run still cannot be written."""
+        """Wait for the files of the run. Raises RunFailed if some cannot be written."""
         if not is_main_process():
             return
         self.folder.writer.retry()
+        self.folder.writer.wait()
         if unwritten := self.folder.writer.unwritten:
             raise RunFailed(
                 f"{unwritten[0]} could not be written ({len(unwritten)} files of the run are older than its step "
                 f"{step}): make room there and continue with --resume auto"
             )
+
+
+def write_whole(path: Path, snapshot: Snapshot, more: Mapping) -> None:
+    """Write all of `snapshot` and the plain values `more`. Raises OSError."""
+    write_atomically(path, partial(write_pickle, snapshot.checkpoint(more)))
+
+
+def write_latest(path: Path, snapshot: Snapshot, num_kept: int) -> None:
+    write_whole(path, snapshot, {})
+    if num_kept:
+        keep(path, snapshot.content["step"], num_kept)
+
+
+def write_weights(path: Path, snapshot: Snapshot, more: Mapping) -> None:
+    """Write the weights of `snapshot` alone. Raises OSError."""
+    snapshot.wait()
+    write_atomically(path, partial(write_safetensors, snapshot.content | more))
 
 
 def note_failure(path: Path, error: Exception) -> None:

@@ -3,17 +3,24 @@
 `model_best.safetensors` of a run, and `model.safetensors` of `modeling.publish`, with `config.json` beside it.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
 from utils.errors import UserError
+from utils.run.digests import KEY, check_digests, digests, memory_of
 
 FORMAT, VERSION = "deeplabv3plus", 1
+# The format's names of what a network may hold
+TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 WEIGHTS, DESCRIPTION = "model.safetensors", "config.json"
 # The entries of a checkpoint that describe its weights, and how they came about
 KEYS = (
@@ -28,15 +35,32 @@ def describe(content: Mapping) -> dict:
 
 
 def to_safetensors(content: Mapping) -> bytes:
-    """The weights that validation used, averaged ones where there are some, as a file that describes itself.
+    """The bytes that `write_safetensors` writes."""
+    file = io.BytesIO()
+    write_safetensors(content, file)
+    return file.getvalue()
 
-    `content`: that of a checkpoint, with the entries of `describe`.
+
+def write_safetensors(content: Mapping, file: BinaryIO) -> None:
+    """Write the weights that validation used, averaged ones where there are some, as a file that describes itself.
+
+    `content`: that of a checkpoint, with the entries of `describe`. The library of the format copies all tensors twice
+    and stops other threads meanwhile; this writes one after the other, in the library's order. Raises OSError.
     """
     state = content.get("ema_state_dict", content["state_dict"])
-    # As copies: safetensors refuses tensors that share memory, or are not contiguous
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    # One entry: safetensors writes several in an order that changes, and with it the bytes of the file
-    return safetensors.torch.save(tensors, {FORMAT: json.dumps(describe(content))})
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    metadata = {FORMAT: json.dumps(describe(content)), KEY: json.dumps(digests(tensors))}
+    header, start = {"__metadata__": metadata}, 0
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    for name in names:
+        value, end = tensors[name], start + tensors[name].nbytes
+        header[name] = {"dtype": TYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the data is aligned
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        file.write(memory_of(tensors[name]))
 
 
 def read_safetensors(path: Path) -> dict:
@@ -52,7 +76,16 @@ def read_safetensors(path: Path) -> dict:
     except (SafetensorError, OSError) as error:
         reason = "it is empty" if path.stat().st_size == 0 else str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as safetensors ({reason}): give another file") from error
+    if KEY in metadata:
+        check_digests(state, read_digests(metadata[KEY], path), path)
     return {"state_dict": state} | find_description(path, metadata)
+
+
+def read_digests(text: str, path: Path) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, its {KEY} is no JSON ({error}): give another file") from error
 
 
 def find_description(path: Path, metadata: Mapping) -> dict:

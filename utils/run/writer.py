@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ class RetryingWriter:
     """
 
     def __init__(self) -> None:
-        self.replacements: dict[Path, bytes | memoryview] = {}
+        self.replacements: dict[Path, Callable[[], object]] = {}
         self.appendices: dict[Path, bytes] = {}
         self.is_failing = False
 
@@ -26,29 +27,33 @@ class RetryingWriter:
 
     def replace(self, path: Path, data: bytes | memoryview) -> None:
         """Write `data` to `path`. Waiting files are written in the order in which they were last handed over."""
+        self.write(path, partial(write_atomically, path, data))
+
+    def write(self, path: Path, action: Callable[[], object]) -> None:
+        """Call `action()`, which writes `path` or raises OSError; as `replace` does, later again if it fails."""
         self.replacements.pop(path, None)
-        self.replacements[path] = data
+        self.replacements[path] = action
         self.retry()
 
     def append(self, path: Path, data: bytes) -> None:
         """Append `data` to `path`."""
         self.appendices[path] = self.appendices.get(path, b"") + data
-        self.attempt(path, append_whole, self.appendices)
+        self.attempt(path, self.appendices, partial(append_whole, path, self.appendices[path]))
 
     def retry(self) -> None:
         """Write everything that waits: the rows of the log before the checkpoint that counts them."""
         for path in list(self.appendices):
-            self.attempt(path, append_whole, self.appendices)
+            self.attempt(path, self.appendices, partial(append_whole, path, self.appendices[path]))
         for path in list(self.replacements):
-            self.attempt(path, write_atomically, self.replacements)
+            self.attempt(path, self.replacements, self.replacements[path])
         if self.is_failing and not self.unwritten:
             self.is_failing = False
             tqdm.write("the files of the run can be written again: nothing is missing", file=sys.stderr)
 
-    def attempt(self, path: Path, write: Callable[[Path, bytes | memoryview], None], waiting: dict) -> None:
-        """Call `write(path, waiting[path])`, and remove it from `waiting` if it succeeds."""
+    def attempt(self, path: Path, waiting: dict, action: Callable[[], object]) -> None:
+        """Call `action()`, and remove `path` from `waiting` if it succeeds."""
         try:
-            write(path, waiting[path])
+            action()
         except OSError as error:
             if not self.is_failing:
                 tqdm.write(
