@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from utils.distributed import gather_flat, rank, sync_buffers, wrap
@@ -79,6 +79,7 @@ class Trainer:
 
     `train_loader.batch_sampler` gives `settings.accumulate` micro-batches a step and has `steps_per_epoch` and
     `set_position(epoch, step)`. `criterion(logits, label)` gives (sum of the loss, sum of the pixel weights).
+    `network` is what a step calls instead of `model`, and holds it: its output need only suit `criterion`.
     `lr_factor(step)` multiplies the `base_lr` of each parameter group. `recorder` writes the files of the run,
     `signals` asks for a stop or a checkpoint.
     """
@@ -97,6 +98,7 @@ class Trainer:
         recorder: Recorder,
         signals: StopSignals,
         device: torch.device,
+        network: nn.Module | None = None,
     ):
         self.model, self.optimizer, self.lr_factor = model, optimizer, lr_factor
         self.train_loader, self.val_loader, self.settings, self.classes = train_loader, val_loader, settings, classes
@@ -105,7 +107,7 @@ class Trainer:
         model.to(memory_format=memory_format)
         init_momentum(optimizer)
         self.ema = AveragedNetwork(model, settings.ema_decay) if settings.ema_decay else None
-        self.network = wrap(model, device)
+        self.network = wrap(network or model, device)
         if settings.compile:
             self.network = torch.compile(self.network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")

@@ -37,6 +37,7 @@ from dataloaders.samples import first_batch
 from engine import Settings, Trainer
 from modeling import Architecture, DeepLab
 from modeling.batch_norm import require_two_images, sync_batch_norm
+from modeling.deeplab import LowResolutionLogits
 from modeling.pretrained.load import load_backbone_weights, load_initial_weights, preprocessing_of
 from utils.class_weights import class_weights
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
@@ -99,6 +100,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
             trainer = Trainer(
                 model, criterion.to(device), optimizer, schedule, train_batches, val_batches, settings=settings,
                 classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,
+                network=LowResolutionLogits(model),
             )  # fmt: skip
             if start.checkpoint:
                 restore(trainer, start.checkpoint, start.source, limit_val=args.limit_val)

@@ -16,10 +16,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from benchmarks.encoders import ENCODERS
 from utils.errors import UserError
 from utils.flags import Parser, answer_early, positive_int, run_command
-
-ENCODERS = {"mobilenet": "mobilenet_v2", "resnet": "resnet101", "resnet50": "resnet50"}  # names of the peer
 
 
 def make_parser() -> argparse.ArgumentParser:

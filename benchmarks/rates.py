@@ -13,6 +13,7 @@ import torch
 from benchmarks.cases import NUM_CLASSES, Case
 from benchmarks.peers import PEERS, plain_epoch
 from engine import Settings, Trainer
+from modeling.deeplab import LowResolutionLogits
 from utils.inference import Predictor
 from utils.losses import build_loss
 from utils.optim import build_optimizer
@@ -85,6 +86,7 @@ def make_trainer(case: Case, loader: Iterable[dict], folder: Path, *, batch_size
     return Trainer(
         model, build_loss("ce").to(device), optimizer, lambda step: 1.0, loader, None, settings=settings,
         classes=VOC_CLASSES, recorder=recorder, signals=StopSignals(), device=device,
+        network=LowResolutionLogits(model),
     )  # fmt: skip
 
 

@@ -91,3 +91,14 @@ class DeepLab(nn.Module):
             for layer in batch_norms(self):
                 layer.eval()
         return self
+
+
+class LowResolutionLogits(nn.Module):
+    """`model` without the upsampling of its logits, which a loss does in less memory: image -> [B, K, H/4, W/4]."""
+
+    def __init__(self, model: DeepLab):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image, upsample=False)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.cpu_layers import AtrousDepthwiseConv2d
 from utils.errors import UserError
 
 
@@ -24,7 +25,9 @@ class SeparableConvBNReLU(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, *, rate: int = 1):
         super().__init__(
-            nn.Conv2d(in_channels, in_channels, 3, padding=rate, dilation=rate, groups=in_channels, bias=False),
+            AtrousDepthwiseConv2d(
+                in_channels, in_channels, 3, padding=rate, dilation=rate, groups=in_channels, bias=False
+            ),
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),

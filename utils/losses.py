@@ -9,16 +9,19 @@ from torch import Tensor, nn
 
 from utils.constants import IGNORE_INDEX, LOSSES
 from utils.errors import UserError
+from utils.geometry import resize
 from utils.loss_terms import loss_terms
+from utils.upsampled_cross_entropy import upsampled_cross_entropy
 
 __all__ = ["IGNORE_INDEX", "LOSSES", "CrossEntropy", "FocalLoss", "LossSum", "OHEMLoss", "build_loss"]
 
 
 class CrossEntropy(nn.Module):
-    """`logits [B, K, H, W], label int64 [B, H, W] -> (sum of the loss over labeled pixels, sum of their weights)`
+    """`logits [B, K, h, w], label int64 [B, H, W] -> (sum of the loss over labeled pixels, sum of their weights)`
 
-    Both are scalars, and 0 without a labeled pixel. A pixel weighs 1, or the entry of `class_weights [K]` of its class;
-    its loss is multiplied by its weight.
+    Logits of another size than the label are upsampled as by the network. Both results are scalars, and 0 without a
+    labeled pixel. A pixel weighs 1, or the entry of `class_weights [K]` of its class; its loss is multiplied by its
+    weight.
     """
 
     def __init__(self, class_weights: Tensor | None = None):
@@ -32,6 +35,9 @@ class CrossEntropy(nn.Module):
 
     def pixel_losses(self, logits: Tensor, label: Tensor) -> Tensor:
         """[B, H, W], without weights; 0 at ignored pixels."""
+        if logits.device.type == "cpu" and logits.shape[-2:] != label.shape[-2:]:
+            return upsampled_cross_entropy(logits, label, ignore_index=IGNORE_INDEX)
+        logits = at_size_of(label, logits)
         if torch.are_deterministic_algorithms_enabled() and logits.is_cuda:
             # CUDA has no deterministic nll_loss over [B, K, H, W], but one over [N, K]
             flat = logits.permute(0, 2, 3, 1).flatten(0, 2)
@@ -85,6 +91,11 @@ class OHEMLoss(CrossEntropy):
         order = losses.detach().masked_fill(~is_labeled, -1).argsort(dim=1, descending=True, stable=True)
         is_chosen = (order.argsort(dim=1) < num_chosen) & is_labeled
         return (losses * is_chosen).sum(), (weights * is_chosen).sum()
+
+
+def at_size_of(label: Tensor, logits: Tensor) -> Tensor:
+    """Logits [B, K, h, w] at the size of `label` [B, H, W], upsampled as by the network."""
+    return logits if logits.shape[-2:] == label.shape[-2:] else resize(logits, label.shape[-2:])
 
 
 class LossSum(nn.Module):

@@ -8,15 +8,15 @@ on how a step is divided into micro-batches and processes; their sum over a step
 import torch
 from torch import Tensor
 
-from utils.losses import IGNORE_INDEX, CrossEntropy
+from utils.losses import IGNORE_INDEX, CrossEntropy, at_size_of
 
 
 class OverlapLoss(CrossEntropy):
     """The mean of `class_losses` over the classes in the labels."""
 
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """logits [B, K, H, W], label int64 [B, H, W] -> (loss times the weight, sum of the pixel weights): scalars."""
-        weight = self.pixel_weights(label).sum()
+        """logits [B, K, h, w], label int64 [B, H, W] -> (loss times the weight, sum of the pixel weights): scalars."""
+        weight, logits = self.pixel_weights(label).sum(), at_size_of(label, logits)
         probabilities = logits.softmax(1).transpose(0, 1).flatten(1)  # [K, B * H * W]
         truth = one_hot(label, logits.shape[1]).transpose(0, 1).flatten(1)
         class_weights = truth.any(1).float()

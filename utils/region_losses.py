@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.distributed.sums import float64
-from utils.losses import IGNORE_INDEX, CrossEntropy
+from utils.losses import IGNORE_INDEX, CrossEntropy, at_size_of
 from utils.overlap_losses import one_hot
 
 SIDE = 3  # of a neighborhood, and of the cells that maps are averaged over first: the paper's best, table 5
@@ -26,8 +26,8 @@ class RMILoss(CrossEntropy):
     """
 
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """logits [B, K, H, W], label int64 [B, H, W] -> (loss times the weight, sum of the pixel weights): scalars."""
-        weight = self.pixel_weights(label).sum()
+        """logits [B, K, h, w], label int64 [B, H, W] -> (loss times the weight, sum of the pixel weights): scalars."""
+        weight, logits = self.pixel_weights(label).sum(), at_size_of(label, logits)
         is_labeled = (label != IGNORE_INDEX)[:, None]
         truth = neighborhoods(one_hot(label, logits.shape[1]).float())  # [B, K, 9, N]
         losses = conditional_log_det(truth, neighborhoods(logits.softmax(1) * is_labeled)) / SIDE**2  # [B, K]

@@ -5,6 +5,8 @@ Not torchvision's own: to import it takes most of the time that torch itself tak
 
 from torch import Tensor, nn
 
+from modeling.cpu_layers import ReLU6
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016, figure 5 left). The first one has the stride.
@@ -64,7 +66,7 @@ class ConvBNReLU6(nn.Sequential):
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU6(inplace=True),
+            ReLU6(inplace=True),
         )
 
 

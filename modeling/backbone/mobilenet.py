@@ -7,7 +7,8 @@ The names are torchvision's, so its ImageNet weights load without renaming. As i
 from torch import Tensor, nn
 
 from modeling.backbone.blocks import ConvBNReLU6, InvertedResidual
-from modeling.layers import atrous_plan, dilate, initialize
+from modeling.cpu_layers import AtrousDepthwiseConv2d
+from modeling.layers import atrous_plan, converted, dilate, initialize
 
 # (expansion, channels, stride) of each of the 17 blocks: Table 2 of arXiv 1801.04381
 BLOCKS = [
@@ -39,7 +40,10 @@ class MobileNetV2(nn.Module):
             out_channels = scaled(channels, width)
             hidden = in_channels if expansion == 1 else round_to_eight(in_channels * expansion)
             block = InvertedResidual(in_channels, out_channels, hidden=hidden, stride=stride)
-            dilate(block.conv[-3][0], rate)  # the depthwise convolution
+            depthwise = block.conv[-3]
+            if rate > 1:
+                depthwise[0] = converted(depthwise[0], AtrousDepthwiseConv2d)
+            dilate(depthwise[0], rate)
             units.append(block)
             in_channels = out_channels
         self.features = nn.Sequential(*units)

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.cpu_layers import AtrousDepthwiseConv2d
 from modeling.layers import ConvBNReLU, SeparableConvBNReLU, atrous_plan, initialize, projection, set_epsilon
 
 # (channels, stride) of each block in the entry flow
@@ -17,8 +18,9 @@ class SeparableConv(nn.Sequential):
     """3x3 depthwise with stride and atrous rate, BN, 1x1 pointwise, BN; without activation."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, rate: int):
+        kind = AtrousDepthwiseConv2d if stride == 1 else nn.Conv2d
         super().__init__(
-            nn.Conv2d(in_channels, in_channels, 3, stride, rate, rate, groups=in_channels, bias=False),
+            kind(in_channels, in_channels, 3, stride, rate, rate, groups=in_channels, bias=False),
             nn.BatchNorm2d(in_channels),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
