@@ -13,10 +13,12 @@ from benchmarks import gpu as gpu_benchmark
 from benchmarks import inference as inference_benchmark
 from benchmarks import input as input_benchmark
 from benchmarks import large_images as large_images_benchmark
+from benchmarks import memory as memory_benchmark
 from benchmarks import observers as observers_benchmark
 from benchmarks import predict as predict_benchmark
 from benchmarks import save as save_benchmark
 from benchmarks import scoring as scoring_benchmark
+from benchmarks import train_step as train_step_benchmark
 from benchmarks.cases import Case, eager_cases, ratios
 from benchmarks.peers import plain_epoch
 from benchmarks.rates import MemoryLoader, random_batch
@@ -187,3 +189,14 @@ def test_large_images_benchmark_measures_fresh_processes(capsys):
     assert [protocol for protocol, *_ in rows] == ["auto", "whole"]
     assert 0.1 < float(rows[0][2]) < float(rows[1][2])
     assert re.search(r"^ratio \d+\.\d\d of the seconds, 0\.\d\d of the memory$", out, re.M)
+
+
+@pytest.mark.slow
+def test_step_and_memory_benchmarks_print_a_row_a_network(capsys):
+    small = ["--networks", "mobilenet", "--size", "65", "--batch-size", "2"]
+    assert train_step_benchmark.main([*small, "--repeats", "1"]) == 0
+    assert memory_benchmark.main([*small, "--steps", "1"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.endswith("MobileNetV2, 2, ours")]
+    milliseconds, gmac, cost, ratio, *_ = map(float, rows[0].split()[:4])
+    assert ratio == 1 and cost == pytest.approx(milliseconds / gmac / 2, rel=0.2) and milliseconds > 0
+    assert float(rows[1].split()[0]) > 10 and float(rows[1].split()[1]) == 1
