@@ -189,7 +189,7 @@ def test_ade20k_submissions_are_1_to_150(ade20k_root, tmp_path, has_labels, monk
     if not has_labels:
         split = "test"
         shutil.copytree(ade20k_root / "images/validation", ade20k_root / "images/testing")
-    monkeypatch.setattr("utils.scoring.report.plot_confusion", lambda *_: None)  # slow
+    monkeypatch.setattr("utils.scoring.plots.plot_confusion", lambda *_: None)  # slow
     folders = ["--save-predictions", str(tmp_path / "sub"), "--out", str(tmp_path / "out")]
     assert evaluate.main(["--checkpoint", str(network), "--workers", "0", "--split", split, *folders]) == 0
     files = sorted((tmp_path / "sub").iterdir())
@@ -251,7 +251,7 @@ def test_the_logits_are_those_of_outputs_1_to_150(ade20k_weights):
 
 
 def test_every_command_takes_them(ade20k_weights, ade20k_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("utils.scoring.report.plot_confusion", lambda *_: None)  # slow
+    monkeypatch.setattr("utils.scoring.plots.plot_confusion", lambda *_: None)  # slow
     name, _ = ade20k_weights
     data = ["--dataset", "ade20k", "--data-root", str(ade20k_root)]
     command = ["--weights-from", name, *data, "--workers", "0", "--out", str(tmp_path / "scores")]

@@ -17,15 +17,16 @@ import torch.distributed as dist
 import engine, train
 from dataloaders import TrainDataset
 from utils.errors import UserError
+from utils.train_step import TrainStep
 
 place, rank, flags = sys.argv[2], sys.argv[3], sys.argv[4:]
 FAULTS = {  # where a call fails: owner, name, error, number of the call
     "start": (train, "select_device", UserError, 1),
     "set-up": (train, "start_workers", UserError, 1),
     "worker": (TrainDataset, "__getitem__", UserError, 3),
-    "step": (engine.Trainer, "backward", RuntimeError, 2),
+    "step": (TrainStep, "backward", RuntimeError, 2),
     "validation": (engine, "score", RuntimeError, 1),
-    "hang": (engine.Trainer, "backward", RuntimeError, 1),
+    "hang": (TrainStep, "backward", RuntimeError, 1),
 }
 
 def add_fault(owner, name, error, number):
