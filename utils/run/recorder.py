@@ -70,6 +70,7 @@ class Recorder:
         """Truncate log and events to the position of the checkpoint. Raises UserError if they cannot be written."""
         if not is_main_process():
             return
+        self.folder.writer.wait()  # first_batch.png: `truncate_to` removes partial files
         with writing(self.folder.path, "make room there"):
             self.folder.truncate_to(epoch)
             truncate_events(self.folder.path, step, last_logged_step)
