@@ -1,9 +1,10 @@
 """Time of a training sample, compared with the time Pillow takes to decode its image and label. One process.
 
-    python -m benchmarks.input [--data-root FOLDER_IN_VOC_LAYOUT] [--crop-size 513] [--repeats 5]
+    python -m benchmarks.input [--data-root FOLDER_IN_VOC_LAYOUT] [--crop-size 513] [--repeats 5] [--workers 1 2]
+    python -m benchmarks.input --dataset cityscapes --data-root FOLDER --crop-size 769
 
 Without --data-root it writes images of the demo dataset, enlarged to 640x480, as JPEG and palette PNG to a temporary
-folder.
+folder. `--workers` adds whole epochs of a loader with batches of 8.
 """
 
 import argparse
@@ -18,9 +19,13 @@ from utils.flags import answer_early
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--dataset", default="pascal", help="dataset of --data-root, with label files (default: pascal)"
+    )
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--crop-size", type=int, default=513)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="*", default=[], help="numbers of workers of loaders")
     return parser
 
 
@@ -31,12 +36,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataloaders import RandomScaleCrop, SegmentationDataset, TrainDataset
+from dataloaders import RandomScaleCrop, SegmentationDataset, TrainDataset, build_dataset
 from dataloaders.demo import Demo
-from dataloaders.voc import VOC
+from dataloaders.loaders import train_loader
 from utils.palettes import voc_palette
+from utils.plain_files import jpeg_decoder
 
-SIZE = (640, 480)
+SIZE, FILL = (640, 480), (124, 116, 104)
 
 
 def write_voc(root: Path, count: int) -> None:
@@ -71,32 +77,58 @@ def milliseconds(work: Callable[[int], object], count: int) -> float:
 
 
 def measure(dataset: SegmentationDataset, crop_size: int, repeats: int) -> None:
-    crop = RandomScaleCrop((crop_size, crop_size), fill=(124, 116, 104))
+    crop = RandomScaleCrop((crop_size, crop_size), fill=FILL)
     samples = TrainDataset(dataset, crop, seed=1)
-    count, decode_times, sample_times = len(dataset), [], []
+    rows = {
+        "Pillow decodes image and label": lambda index, _: decode(dataset, index),
+        "decoding for a sample": lambda index, _: dataset.read_pixels(index),
+        f"training sample, crop {crop_size}": lambda index, epoch: samples[epoch, index],
+    }
+    times = {name: [] for name in rows}
     for repeat in range(repeats + 1):
-        # In turns, so that other load on the machine affects both
-        decode_time = milliseconds(lambda index: decode(dataset, index), count)
-        sample_time = milliseconds(lambda index, epoch=repeat: samples[epoch, index], count)
-        if repeat:  # the first pass warms the file cache
-            decode_times.append(decode_time)
-            sample_times.append(sample_time)
-    decode_time, sample_time = statistics.median(decode_times), statistics.median(sample_times)
-    print(f"{'':<40} {'ms an image':>12}   median of {repeats} passes over {count} images")
-    print(f"{'Pillow decodes image and label':<40} {decode_time:>12.2f}")
-    print(f"{f'training sample, crop {crop_size}':<40} {sample_time:>12.2f}")
+        for name, work in rows.items():  # in turns, so that other load on the machine affects all
+            time_of_one = milliseconds(lambda index, work=work, epoch=repeat: work(index, epoch), len(dataset))
+            if repeat:  # the first pass warms the file cache
+                times[name].append(time_of_one)
+    decoder = "simplejpeg" if jpeg_decoder() else "Pillow"
+    print(
+        f"{'':<40} {'ms an image':>12}   median of {repeats} passes over {len(dataset)} images; JPEG files: {decoder}"
+    )
+    decode_time, _, sample_time = (print_row(name, statistics.median(values)) for name, values in times.items())
     print(f"ratio {sample_time / decode_time:.2f}")
+
+
+def measure_loader(dataset: SegmentationDataset, crop_size: int, repeats: int, workers: int) -> None:
+    loader = train_loader(
+        dataset, crop_size=(crop_size, crop_size), base_size=None, mean=[value / 255 for value in FILL], seed=1,
+        batch_size=min(8, len(dataset)), accumulate=1, rank=0, world_size=1, workers=workers, pin_memory=False,
+        skip_broken=False,
+    )  # fmt: skip
+    sampler, times = loader.batch_sampler, []
+    for epoch in range(repeats + 1):
+        sampler.set_position(epoch, 0)
+        start = time.perf_counter()
+        num_images = sum(len(batch["id"]) for batch in loader)
+        if epoch:  # the first epoch starts the workers
+            times.append(1000 * (time.perf_counter() - start) / num_images)
+    print_row(f"loader with {workers} workers", statistics.median(times))
+
+
+def print_row(name: str, time_of_one: float) -> float:
+    print(f"{name:<40} {time_of_one:>12.2f}")
+    return time_of_one
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     torch.set_num_threads(1)  # as in a loader's worker
-    if args.data_root:
-        measure(VOC(args.data_root, "train"), args.crop_size, args.repeats)
-        return
     with tempfile.TemporaryDirectory() as folder:
-        write_voc(Path(folder), 40)
-        measure(VOC(Path(folder), "train"), args.crop_size, args.repeats)
+        if not args.data_root:
+            write_voc(Path(folder), 40)
+        dataset = build_dataset(args.dataset, "train", root=str(args.data_root or folder))
+        measure(dataset, args.crop_size, args.repeats)
+        for workers in args.workers:
+            measure_loader(dataset, args.crop_size, args.repeats, workers)
 
 
 if __name__ == "__main__":

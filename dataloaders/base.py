@@ -14,13 +14,10 @@ from dataloaders.checks.pairs import Opener, Pair, check_values, make_upright
 from dataloaders.strings import Packed, Paths, Strings
 from utils.constants import IGNORE_INDEX
 from utils.errors import UserError
-from utils.images import open_image, open_label
+from utils.images import Pixels, open_image, open_label, open_label_pixels, open_pixels, size_of
 from utils.palettes import Palette, palette_image
 
 __all__ = ["IGNORE_INDEX", "Pixels", "SegmentationDataset"]
-
-# A decoded image (RGB) or label (one channel): of Pillow, or a uint8 array [H, W, 3] or [H, W]
-Pixels = Image.Image | np.ndarray
 
 
 class SegmentationDataset:
@@ -100,6 +97,12 @@ class SegmentationDataset:
         label = open_label(self.label_path(index))
         return label.point(class_numbers(self.first_value, len(self.classes))) if self.first_value else label
 
+    def open_label_pixels(self, index: int) -> Pixels:
+        """As `open_label`, for samples: perhaps an array, in less time."""
+        if type(self).open_label is not SegmentationDataset.open_label or self.first_value:
+            return self.open_label(index)
+        return open_label_pixels(self.label_path(index))
+
     def label_digest(self, index: int) -> bytes:
         """Bytes that change with the content of the label: the key of cached class weights."""
         return hashlib.sha256(bytes([self.first_value]) + self.label_path(index).read_bytes()).digest()
@@ -128,24 +131,25 @@ class SegmentationDataset:
 
         Raises UserError that names the file: BrokenImage if it cannot be decoded.
         """
-        image, label, problems = self.load_and_check(index)
-        if problems:
-            raise problems[0]
-        return image, label
+        return without_problems(self.load_and_check(index))
 
     def read_pixels(self, index: int) -> tuple[Pixels, Pixels]:
         """As `read`, for the samples of loaders: both may also be uint8 arrays, perhaps memory-mapped."""
-        return self.read(index)
+        return without_problems(self.load_and_check(index, open_pixels))
 
     def load_and_check(self, index: int, opener: Opener = open_image) -> Pair:
-        """As `read`, but returns all problems instead of raising the first; `opener` opens the image."""
+        """As `read`, but returns all problems instead of raising the first; `opener` opens the image.
+
+        With `open_pixels` image and label may be arrays.
+        """
         problems: list[UserError] = []
         image = transpose = label = None
         path, source = self.image_path(index), self.describe_label(index)
         with collect_error(problems):
             image, transpose = opener(path)
         with collect_error(problems):
-            label = self.open_label(index) if self.has_labels else blank_label(image)
+            opener_of_label = self.open_label_pixels if opener is open_pixels else self.open_label
+            label = opener_of_label(index) if self.has_labels else blank_label(image)
             if label is not None and not self.checked[index]:
                 check_values(label, len(self.classes), source, first_value=self.first_value)
                 self.checked[index] = True
@@ -170,6 +174,13 @@ def size_and_time(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def without_problems(pair: Pair) -> tuple[Pixels, Pixels]:
+    """(image, label), or raises the first problem."""
+    if pair.problems:
+        raise pair.problems[0]
+    return pair.image, pair.label
+
+
 @functools.cache
 def class_numbers(first_value: int, num_classes: int) -> list[int]:
     """The class, or 255, for each of the 256 values of a label file in which the first class is `first_value`.
@@ -188,5 +199,5 @@ def collect_error(problems: list[UserError]) -> Iterator[None]:
         problems.append(error)
 
 
-def blank_label(image: Image.Image | None) -> Image.Image | None:
-    return image and Image.new("L", image.size, IGNORE_INDEX)
+def blank_label(image: Pixels | None) -> Image.Image | None:
+    return None if image is None else Image.new("L", size_of(image), IGNORE_INDEX)

@@ -8,8 +8,9 @@ from torch.utils.data import Dataset
 
 from dataloaders.base import IGNORE_INDEX, Pixels, SegmentationDataset
 from dataloaders.class_centers import ClassCenters
-from dataloaders.transforms import Crop, RandomScaleCrop, size_of, whole_image
+from dataloaders.transforms import Crop, RandomScaleCrop, whole_image
 from utils.errors import BrokenImage, UserError
+from utils.images import size_of
 from utils.run.broken import SEPARATOR
 
 MAX_BROKEN = 100  # in a row: the data as a whole cannot be read
@@ -67,7 +68,10 @@ class TrainDataset(Dataset):
         return self.centers.pick(number, np.random.default_rng((self.seed, epoch, index, 2)))
 
     def rng(self, key: tuple[int, int]) -> np.random.Generator:
-        return np.random.default_rng((self.seed, *key))
+        """The generator of a sample: that of `np.random.default_rng((seed, epoch, index))`."""
+        numbers = (self.seed, *key)
+        # NumPy makes this array out of numbers below 2**32, in three times as long as all else here takes
+        return np.random.default_rng(np.array(numbers, np.uint32) if max(numbers) < 1 << 32 else numbers)
 
     def read_or_replace(self, epoch: int, index: int) -> tuple[int, tuple[Pixels, Pixels], list[str]]:
         """(index of the image that was read, (image, label), paths that were skipped).

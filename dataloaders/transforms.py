@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dataloaders.base import IGNORE_INDEX, Pixels
+from dataloaders.base import IGNORE_INDEX
+from utils.images import Pixels, as_image, size_of
 
 SCALES = (0.5, 2.0)
 
@@ -46,6 +47,7 @@ class RandomScaleCrop:
     ):
         self.crop_size, self.base_size, self.jitter = crop_size, base_size, jitter
         self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
+        self.ignore = torch.tensor(IGNORE_INDEX, dtype=torch.uint8)
 
     def __call__(
         self, image: Pixels, label: Pixels, rng: np.random.Generator, center: tuple[int, int] | None = None
@@ -84,9 +86,12 @@ class RandomScaleCrop:
 
     def pad(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         height, width = label.shape
-        padded_image = torch.empty(3, *self.crop_size, dtype=torch.uint8).copy_(self.fill)
-        padded_label = torch.full(self.crop_size, IGNORE_INDEX, dtype=torch.uint8)
-        padded_image[:, :height, :width], padded_label[:height, :width] = image, label
+        padded_image = torch.empty(3, *self.crop_size, dtype=torch.uint8)
+        padded_label = torch.empty(self.crop_size, dtype=torch.uint8)
+        for pixels, padded, fill in ((image, padded_image, self.fill), (label, padded_label, self.ignore)):
+            padded[..., :height, :width] = pixels
+            padded[..., :height, width:] = fill
+            padded[..., height:, :] = fill
         return padded_image, padded_label
 
 
@@ -108,11 +113,6 @@ def draw_window(
     return slice(start, max(end, start + 1)), length
 
 
-def size_of(image: Pixels) -> tuple[int, int]:
-    """(width, height) of an image or label."""
-    return image.size if isinstance(image, Image.Image) else image.shape[1::-1]
-
-
 def read_window(image: Pixels, rows: slice, columns: slice) -> np.ndarray:
     """The pixels of a window, contiguous and writable: uint8 [rows, columns, ...]."""
     if isinstance(image, Image.Image):
@@ -130,11 +130,18 @@ def resample(image: Pixels, rows: slice, columns: slice, size: tuple[int, int]) 
 
 def resample_label(label: Pixels, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
     """Nearest pixel, with the same pixel centers: uint8 [*size]."""
-    pixels = np.asarray(label)
+    if isinstance(label, Image.Image):
+        window = (columns.start, rows.start, columns.stop, rows.stop)
+        return torch.from_numpy(np.array(label.resize(size[::-1], Image.Resampling.NEAREST, window)))
     ys, xs = (nearest(window, length) for window, length in ((rows, size[0]), (columns, size[1])))
-    if size[0] < rows.stop - rows.start:  # the dimension that shrinks first: fewer pixels for the other one
-        return torch.from_numpy(pixels[ys].take(xs, axis=1))
-    return torch.from_numpy(pixels[rows].take(xs, axis=1)[ys - rows.start])
+    if size[0] < rows.stop - rows.start:  # fewer rows first
+        return torch.from_numpy(take(label[ys], xs, axis=1))
+    return torch.from_numpy(take(take(label[rows], xs, axis=1), ys - rows.start, axis=0))
+
+
+def take(pixels: np.ndarray, places: np.ndarray, *, axis: int) -> np.ndarray:
+    """Rows or columns at `places`, all of which exist: checking that by mode "raise" would take half as long again."""
+    return np.asarray(pixels).take(places, axis=axis, mode="wrap")
 
 
 def nearest(window: slice, length: int) -> np.ndarray:
@@ -157,7 +164,7 @@ class CenterCrop:
 
     def __call__(self, image: Pixels, label: Pixels) -> tuple[Tensor, Tensor]:
         """RGB image and its label of the same size -> (uint8 [3, size, size], uint8 [size, size])."""
-        image, label = (x if isinstance(x, Image.Image) else Image.fromarray(x) for x in (image, label))
+        image, label = as_image(image), as_image(label)
         scaled = tuple(int(side * self.size / min(image.size)) for side in image.size)
         left, top = (round((side - self.size) / 2) for side in scaled)
         window = (left, top, left + self.size, top + self.size)

@@ -110,7 +110,8 @@ def test_labels_are_resampled_as_pillow_does(scale):
         columns, width = draw_window(121, scale, 65, random)
         window = (columns.start, rows.start, columns.stop, rows.stop)
         expected = label.resize((width, height), Image.Resampling.NEAREST, window)
-        assert np.array_equal(resample_label(label, rows, columns, (height, width)), expected)
+        for pixels in (label, np.asarray(label)):
+            assert np.array_equal(resample_label(pixels, rows, columns, (height, width)), expected)
 
 
 def test_memory_mapped_arrays_give_the_samples_of_images(tmp_path):

@@ -4,31 +4,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from dataloaders.checks.layout import first_five
 from utils.constants import IGNORE_INDEX
 from utils.errors import UserError
+from utils.images import Pixels, as_image, size_of
 
-Opener = Callable[[Path], tuple[Image.Image, Image.Transpose | None]]  # as utils.images.open_image
+Opener = Callable[[Path], tuple[Pixels, Image.Transpose | None]]  # as utils.images.open_image
 
 
 class Pair(NamedTuple):
     """RGB image and one-channel label, upright and of one size if there are no problems; None if it cannot be read."""
 
-    image: Image.Image | None
-    label: Image.Image | None
+    image: Pixels | None
+    label: Pixels | None
     problems: list[UserError]
 
 
-def check_values(label: Image.Image, num_classes: int, source: str, *, first_value: int = 0) -> None:
+def check_values(label: Pixels, num_classes: int, source: str, *, first_value: int = 0) -> None:
     """Raise UserError that names `source` for a value that is neither a class nor 255.
 
     `first_value`: how its files store class 0; see `SegmentationDataset`.
     """
-    counts = label.histogram()
-    invalid = [value for value in range(num_classes, IGNORE_INDEX) if counts[value]]
-    if invalid:
+    values = np.asarray(label)
+    if (values + np.uint8(1)).max() > num_classes:  # 255 becomes 0, a class its number + 1: less time than counting
+        invalid = [int(value) for value in np.unique(values) if num_classes <= value < IGNORE_INDEX]
         ignored = ", ".join(map(str, (*range(first_value), IGNORE_INDEX)))
         raise UserError(
             f"{source} holds {first_five(invalid)}, outside the {num_classes} classes "
@@ -37,18 +39,17 @@ def check_values(label: Image.Image, num_classes: int, source: str, *, first_val
 
 
 def make_upright(
-    image: Image.Image, label: Image.Image, transpose: Image.Transpose | None, *, path: Path, source: str
-) -> tuple[Image.Image, Image.Image]:
-    """Both upright: `transpose` applies to the image, and to a label that has the size of the stored image.
+    image: Pixels, label: Pixels, transpose: Image.Transpose | None, *, path: Path, source: str
+) -> tuple[Pixels, Pixels]:
+    """Both upright: `transpose`, of an image of Pillow, also applies to a label that has the size of the stored image.
 
     Raises UserError that names the label's `source` and the image's `path` if the sizes differ.
     """
     if transpose is not None:
-        label = label.transpose(transpose) if label.size == image.size else label
+        if size_of(label) == size_of(image):
+            label = as_image(label).transpose(transpose)
         image = image.transpose(transpose)
-    if label.size != image.size:
-        raise UserError(
-            f"{source} is {label.width}x{label.height} but its image {path} is {image.width}x{image.height}: "
-            "both must have one size"
-        )
+    if size_of(label) != size_of(image):
+        label_size, image_size = ("{}x{}".format(*size_of(pixels)) for pixels in (label, image))
+        raise UserError(f"{source} is {label_size} but its image {path} is {image_size}: both must have one size")
     return image, label
