@@ -43,12 +43,12 @@ def palette(pixels: np.ndarray) -> Image.Image:
     return image
 
 
-def unfiltered(pixels: np.ndarray) -> bytes:
+def unfiltered(pixels: np.ndarray, level: int = 6) -> bytes:
     """A gray PNG file whose rows have no filter."""
     rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()
     content = png(pixels)
     header = content[: content.index(b"IDAT") - 4]
-    data = b"IDAT" + zlib.compress(rows)
+    data = b"IDAT" + zlib.compress(rows, level)
     return header + struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data)) + content[-12:]
 
 
@@ -108,12 +108,13 @@ def test_without_a_decoder_of_equal_bits_pillow_decodes(tmp_path, monkeypatch):
         plain_files.jpeg_decoder.cache_clear()
 
 
-DAMAGED = unfiltered(LABEL).replace(b"IDAT", b"IDAT\x00", 1)
+DAMAGED = bytearray(unfiltered(LABEL, level=0))  # rows as they are, so that a changed byte is one changed pixel
+DAMAGED[len(DAMAGED) // 2] ^= 1
 LABELS = {
     "palette": (png(palette(LABEL)), True), "gray": (unfiltered(LABEL), True),
     "filtered": (png(PHOTO.convert("L"), optimize=True), False), "16 colors": (png(palette(LABEL), bits=4), False),
     "bilevel": (png(Image.fromarray(LABEL > 9)), False), "RGB": (png(PHOTO), False), "JPEG": (jpeg(), False),
-    "damaged": (DAMAGED, False), "truncated": (png(palette(LABEL))[:-20], False),
+    "damaged": (bytes(DAMAGED), False), "truncated": (png(palette(LABEL))[:-20], False),
 }  # fmt: skip
 
 
