@@ -47,7 +47,7 @@ def pixels(dataset, index: int) -> tuple[list, list]:
 
 def no_read(monkeypatch) -> None:
     """From here on a sample that is decoded fails the test."""
-    monkeypatch.setattr(SegmentationDataset, "read", lambda self, index: pytest.fail(f"{index} is decoded"))
+    monkeypatch.setattr(SegmentationDataset, "read_pixels", lambda self, index: pytest.fail(f"{index} is decoded"))
 
 
 def turn(path: Path) -> None:

@@ -62,10 +62,10 @@ def test_a_run_killed_at_each_place_equals_one_never_killed(places, data, tmp_pa
 
 
 def test_a_resumed_run_reads_only_the_images_that_are_left(data, tmp_path, monkeypatch):
-    read, original = [], dataloaders.base.SegmentationDataset.read
+    read, original = [], dataloaders.base.SegmentationDataset.read_pixels
     monkeypatch.setattr(
         dataloaders.base.SegmentationDataset,
-        "read",
+        "read_pixels",
         lambda self, index: read.append(self.ids[index]) or original(self, index),
     )
     _, unstopped = in_process(data, tmp_path / "whole", "--epochs", "2", "--no-val")
