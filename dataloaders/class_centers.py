@@ -3,12 +3,10 @@
 After Zhu et al., arXiv 1812.01593, section 3.3, with the classes' centroids in tiles of the labels.
 """
 
-import hashlib
-
 import numpy as np
 
 from dataloaders.base import IGNORE_INDEX, SegmentationDataset
-from utils.cache import cached
+from utils.cache import cached_of_labels
 from utils.errors import BrokenImage, UserError
 from utils.progress import progress
 
@@ -23,11 +21,8 @@ class ClassCenters:
     """
 
     def __init__(self, dataset: SegmentationDataset, *, skip_broken: bool = False):
-        digest = hashlib.sha256(f"{TILE}".encode())
-        for index in range(len(dataset)):
-            digest.update(dataset.label_digest(index))
-        name = f"class-centers-{dataset.name}-{digest.hexdigest()[:32]}"
-        rows = np.array(cached(name, lambda: find_centers(dataset, skip_broken)), np.int32).reshape(-1, 4)
+        found = cached_of_labels("class-centers", dataset, f"{TILE}", lambda: find_centers(dataset, skip_broken))
+        rows = np.array(found, np.int32).reshape(-1, 4)
         if not len(rows):
             raise UserError(f"{dataset.name}: no training label has a labeled pixel: correct the labels")
         self.centers = [rows[rows[:, 0] == number, 1:] for number in np.unique(rows[:, 0])]

@@ -1,10 +1,12 @@
 """Results that take long to compute: one process computes them, a folder outside the dataset folders stores them."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -13,6 +15,15 @@ from utils.errors import UserError, writing
 from utils.run.files import write_atomically
 
 FIX = "set DEEPLAB_CACHE to another folder"
+
+
+class LabeledDataset(Protocol):
+    """What results of labels need of `dataloaders.SegmentationDataset`, which utils/ does not import."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+    def label_digest(self, index: int) -> bytes: ...
 
 
 def cache_folder() -> Path:
@@ -43,6 +54,14 @@ def cached(name: str, compute: Callable[[], object]) -> object:
         except UserError as error:
             print_note(error)
         return json.loads(text)
+
+
+def cached_of_labels(title: str, dataset: LabeledDataset, rule: str, compute: Callable[[], object]) -> object:
+    """As `cached`, of a result of the content of all labels and of `rule`: what else it depends on."""
+    digest = hashlib.sha256(rule.encode())
+    for index in range(len(dataset)):
+        digest.update(dataset.label_digest(index))
+    return cached(f"{title}-{dataset.name}-{digest.hexdigest()[:32]}", compute)
 
 
 def print_note(error: UserError) -> None:
