@@ -2,9 +2,10 @@
 
     python -m benchmarks.memory [--networks mobilenet resnet] [--size 513] [--batch-size 4 2] [--steps 3]
 
-Each row is a fresh process that builds the network and its optimizer as benchmarks.train_step does, and makes --steps
-steps. MiB: on the CPU the largest resident memory above that before the first step; on a GPU the largest allocation
-above that before it. The ratio is to ours.
+Each row is a fresh process that imports the libraries, builds the network and its optimizer as benchmarks.train_step
+does, and makes --steps steps. MiB: the largest resident memory above that after the imports; on a GPU the largest
+allocation. Weights and momentum count, which one of the two allocates before the first step and the other in it. The
+ratio is to ours.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks.encoders import add_case_flags
@@ -32,6 +34,7 @@ if __name__ == "__main__":
 import torch
 
 from benchmarks.cases import TITLES
+from benchmarks.peers import PEERS
 from benchmarks.train_step import OURS, batch_sizes, contestants, make_stepper
 from utils.distributed.device import select_device
 from utils.errors import RunFailed
@@ -61,18 +64,15 @@ def in_fresh_process(args: argparse.Namespace, name: str, network: str, batch_si
 
 
 def peak(args: argparse.Namespace) -> float:
-    """MiB of the steps of `args.one` above what there was before them."""
+    """MiB of building `args.one` and of its steps, above what there was before."""
+    if args.one != OURS:
+        import_module(PEERS["smp"].module)
+    device, before = select_device(args.device), resident("VmRSS")
     stepper = make_stepper(args.one, args.networks[0], args.size, args.batch_size[0], args)
-    device = select_device(args.device)
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        before = resident("VmRSS")
     for _ in range(args.steps):
         stepper.step()
-    largest = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")
-    return (largest - before) / 2**20
+    bytes_above = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM") - before
+    return bytes_above / 2**20
 
 
 def resident(entry: str) -> int:

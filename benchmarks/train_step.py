@@ -41,7 +41,7 @@ from benchmarks.cases import NUM_CLASSES, TITLES, Case
 from benchmarks.peers import build_smp, installed_peers, plain_epoch
 from benchmarks.rates import LEARNING_RATE, MemoryLoader, make_trainer, random_batch
 from modeling.cost import count_macs
-from utils.distributed.device import select_device
+from utils.distributed.device import select_device, tune_convolutions
 
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 OURS = "ours"
@@ -56,18 +56,18 @@ class Stepper(NamedTuple):
 def make_stepper(name: str, network: str, size: int, batch_size: int, args: argparse.Namespace) -> Stepper:
     """`name`: of CONTESTANTS. `args`: the flags of `add_case_flags`."""
     device = select_device(args.device)
+    tune_convolutions(True)
     if name == OURS:
         batch = random_batch(batch_size, size, size, pin_memory=device.type == "cuda")
         case = Case(network=network, amp=args.amp, compile=args.compile)
         folder = tempfile.TemporaryDirectory()
         trainer = make_trainer(case, MemoryLoader([batch], 1), Path(folder.name), batch_size=batch_size, device=device)
-        macs = macs_of(lambda: case.build(), size)
+        trainer.network.train()
 
         def step(_folder: object = folder) -> None:  # the folder lives as long as the function
-            trainer.train_one_epoch()
-            trainer.epoch += 1
+            trainer.train_step([batch])
 
-        return Stepper(step, macs)
+        return Stepper(step, macs_of(case.build, size))
     size -= size % 16
     batch = random_batch(batch_size, size, size, pin_memory=device.type == "cuda")
     step = plain_epoch(
