@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,7 @@ from benchmarks.cases import Case
 from benchmarks.input import write_voc
 from benchmarks.rates import make_trainer
 from dataloaders import eval_loader, train_loader
-from dataloaders.transforms import whole_image
+from dataloaders.transforms import Pixels, whole_image
 from dataloaders.voc import VOC
 from modeling.deeplab import IMAGENET_MEAN
 
@@ -101,6 +101,5 @@ def scoring_loader(folder: Path, *, num_images: int, workers: int, device: torch
     return eval_loader(dataset, workers=workers, pin_memory=device.type == "cuda", transform=cut_to_voc)
 
 
-def cut_to_voc(image: Image.Image, label: Image.Image) -> tuple[Tensor, Tensor]:
-    box = (0, 0, 500, 375)
-    return whole_image(image.crop(box), label.crop(box))
+def cut_to_voc(image: Pixels, label: Pixels) -> tuple[Tensor, Tensor]:
+    return whole_image(np.asarray(image)[:375, :500], np.asarray(label)[:375, :500])
