@@ -79,7 +79,8 @@ class Trainer:
 
     `train_loader.batch_sampler` gives `settings.accumulate` micro-batches a step and has `steps_per_epoch` and
     `set_position(epoch, step)`. `criterion(logits, label)` gives (sum of the loss, sum of the pixel weights).
-    `network` is what a step calls instead of `model`, and holds it: its output need only suit `criterion`.
+    `network` is what a step calls instead of `model`, and holds it: its output need only suit `criterion`. What else it
+    holds is trained and saved beside `model`, and used nowhere else.
     `lr_factor(step)` multiplies the `base_lr` of each parameter group. `recorder` writes the files of the run,
     `signals` asks for a stop or a checkpoint.
     """
@@ -104,10 +105,12 @@ class Trainer:
         self.train_loader, self.val_loader, self.settings, self.classes = train_loader, val_loader, settings, classes
         self.recorder, self.signals, self.device = recorder, signals, device
         memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        model.to(memory_format=memory_format)
+        network = network or model
+        network.to(memory_format=memory_format)
+        self.beside = nn.ModuleDict({name: part for name, part in network.named_children() if part is not model})
         init_momentum(optimizer)
         self.ema = AveragedNetwork(model, settings.ema_decay) if settings.ema_decay else None
-        self.network = wrap(network or model, device)
+        self.network = wrap(network, device)
         if settings.compile:
             self.network = torch.compile(self.network)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16")
@@ -315,8 +318,10 @@ class Trainer:
 
     def state_dict(self) -> dict:
         """Tensors and plain values with which a later process continues as if this one had never stopped."""
-        averaged = {} if self.ema is None else {"ema_state_dict": self.ema.module.state_dict()}
-        return averaged | {
+        others = {} if self.ema is None else {"ema_state_dict": self.ema.module.state_dict()}
+        if self.beside:
+            others["auxiliary_state_dict"] = self.beside.state_dict()
+        return others | {
             "state_dict": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -332,6 +337,7 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         """Continue a run at `state`; checkpoints without `counted_step` and `has_best` are those of older versions."""
         self.model.load_state_dict(state["state_dict"])
+        self.beside.load_state_dict(state.get("auxiliary_state_dict", {}))
         restore_optimizer(self.optimizer, state["optimizer"])
         if (scale := state["scaler"]) and self.scaler.is_enabled():  # empty if the run had another precision
             self.scaler.load_state_dict(scale)

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     answer_early(train_parser(), check_flags)  # above the imports below, which take seconds
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from config.defaults import changed_flags
@@ -36,13 +37,14 @@ from dataloaders.sampler import ResumableBatchSampler, resolve_accumulate
 from dataloaders.samples import first_batch
 from engine import Settings, Trainer
 from modeling import Architecture, DeepLab
+from modeling.auxiliary import WithAuxiliary
 from modeling.batch_norm import require_two_images, sync_batch_norm
 from modeling.deeplab import LowResolutionLogits
 from modeling.pretrained.load import load_backbone_weights, load_initial_weights, preprocessing_of
 from utils.class_weights import class_weights
 from utils.distributed import connect, is_main_process, print_main, process_group, rank, world_size
 from utils.distributed.device import make_deterministic, resolve_amp, select_device
-from utils.losses import CrossEntropy, LossSum, build_loss
+from utils.losses import AuxiliaryLoss, build_loss
 from utils.lr_schedule import build_schedule
 from utils.optim import build_optimizer
 from utils.run.environment import command_line, describe_environment
@@ -72,13 +74,14 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         seed_everything(args.seed)
         train_set, val_set = build_datasets(args, start)
         architecture = Architecture.from_config(vars(args), num_classes=len(train_set.classes))
-        model = build_network(args, architecture, start, device)
+        model = build_network(args, architecture, start)
+        network = training_network(args, model, device)
         val_images = [] if val_set is None else evenly_spaced(range(len(val_set)), args.limit_val or len(val_set))
         train_batches, val_batches = build_loaders(args, model, train_set, val_set, device, val_images=val_images)
         start_workers(train_batches, val_batches)
         connect(device)
         sampler = train_batches.batch_sampler
-        optimizer = make_optimizer(args, model)
+        optimizer = make_optimizer(args, network, model.backbone)
         schedule = build_schedule(
             args.lr_scheduler, epochs=args.epochs, steps_per_epoch=sampler.steps_per_epoch,
             warmup_steps=args.warmup_steps, step_epochs=args.lr_step,
@@ -100,7 +103,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
             trainer = Trainer(
                 model, criterion.to(device), optimizer, schedule, train_batches, val_batches, settings=settings,
                 classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,
-                network=LowResolutionLogits(model),
+                network=network,
             )  # fmt: skip
             if start.checkpoint:
                 restore(trainer, start.checkpoint, start.source, limit_val=args.limit_val)
@@ -125,7 +128,7 @@ def build_datasets(args: argparse.Namespace, start: Start) -> tuple[Segmentation
     return train_set, val_set
 
 
-def build_network(args: argparse.Namespace, architecture: Architecture, start: Start, device: torch.device) -> DeepLab:
+def build_network(args: argparse.Namespace, architecture: Architecture, start: Start) -> DeepLab:
     """The network with its initial weights; a resumed run loads its own later, with the momentum."""
     model = architecture.build()
     if start.checkpoint:
@@ -137,7 +140,13 @@ def build_network(args: argparse.Namespace, architecture: Architecture, start: S
     model.set_batch_norm_momentum(args.bn_momentum)
     if args.freeze_bn:
         model.freeze_batch_norm()
-    return sync_batch_norm(model, args.sync_bn, device, world_size()).to(device)
+    return model
+
+
+def training_network(args: argparse.Namespace, model: DeepLab, device: torch.device) -> nn.Module:
+    """What a training step calls, on `device`: `model` without the last upsampling, or also with the second head."""
+    network = WithAuxiliary(model, dropout=args.dropout) if args.aux_weight else LowResolutionLogits(model)
+    return sync_batch_norm(network, args.sync_bn, device, world_size()).to(device)
 
 
 def build_loaders(
@@ -165,19 +174,20 @@ def build_loaders(
     return train_batches, None if val_set is None else eval_loader(datasets[1], indices=val_images, **loading)
 
 
-def make_optimizer(args: argparse.Namespace, model: DeepLab) -> torch.optim.Optimizer:
+def make_optimizer(args: argparse.Namespace, network: nn.Module, backbone: nn.Module) -> torch.optim.Optimizer:
     return build_optimizer(
-        model, model.backbone, kind=args.optimizer, lr=args.lr, head_lr_factor=args.head_lr_factor,
+        network, backbone, kind=args.optimizer, lr=args.lr, head_lr_factor=args.head_lr_factor,
         weight_decay=args.weight_decay, is_decoupled=args.decoupled_weight_decay, momentum=args.momentum,
         nesterov=args.nesterov,
     )  # fmt: skip
 
 
-def make_criterion(args: argparse.Namespace, train_set: SegmentationDataset) -> CrossEntropy | LossSum:
+def make_criterion(args: argparse.Namespace, train_set: SegmentationDataset) -> nn.Module:
     weights = class_weights(train_set, skip_broken=args.skip_broken) if args.use_balanced_weights else None
-    return build_loss(
+    loss = build_loss(
         args.loss_type, class_weights=weights, focal_gamma=args.focal_gamma, ohem_fraction=args.ohem_fraction
     )
+    return AuxiliaryLoss(loss, args.aux_weight) if args.aux_weight else loss
 
 
 def make_settings(

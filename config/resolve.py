@@ -27,7 +27,10 @@ FIXED = (
     "optimizer",
     "class_uniform",
     "color_jitter",
+    "aux_weight",
 )
+# What the runs of checkpoints trained with that lack them, as they are older than these flags
+OLDER = {"optimizer": "sgd", "class_uniform": 0.0, "color_jitter": 0.0, "aux_weight": 0.0}
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
     "device", "workers", "run_dir", "checkname", "config", "resume", "ft", "weights_from", "max_steps", "no_val",
@@ -90,7 +93,7 @@ def with_checkpoint(args: argparse.Namespace, given: set[str], config: Mapping) 
 
     Raises UserError for a given flag of FIXED that contradicts the checkpoint; prints the others.
     """
-    args = argparse.Namespace(**vars(args))
+    args, config = argparse.Namespace(**vars(args)), OLDER | dict(config)
     for name in sorted(set(config) & set(vars(args)) - set(NEVER_RESTORED)):
         old, new = config[name], getattr(args, name)
         if name not in given or old == new:

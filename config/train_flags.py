@@ -119,6 +119,8 @@ def add_training_flags(group) -> None:
         "sum such as ce:0.375+dice:1.125 (default: ce)")  # fmt: skip
     add("--focal-gamma", type=non_negative, default=2.0, help="--loss-type focal")
     add("--ohem-fraction", type=fraction, default=0.25, help="--loss-type ohem: share of the pixels")
+    add("--aux-weight", type=non_negative, default=0.0, metavar="W", help="also train a small head on the backbone's "
+        "features; its loss counts W times, such as 0.4; it is no part of the trained network (0: off)")  # fmt: skip
     add("--use-balanced-weights", action="store_true", help="weight classes by their rarity, counted once from the "
         "raw labels")  # fmt: skip
     add("--mixup", type=non_negative, default=0.0, metavar="ALPHA", help="mix each image with another one of its "

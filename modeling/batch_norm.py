@@ -7,8 +7,8 @@ from utils.distributed import print_main
 from utils.errors import UserError
 
 
-def sync_batch_norm(model: nn.Module, is_on: bool | None, device: torch.device, num_processes: int) -> nn.Module:
-    """`model` with nn.SyncBatchNorm if several GPUs train, unless `is_on` is False; else `model` as it is.
+def sync_batch_norm(network: nn.Module, is_on: bool | None, device: torch.device, num_processes: int) -> nn.Module:
+    """`network` with nn.SyncBatchNorm if several GPUs train, unless `is_on` is False; else `network` as it is.
 
     Raises UserError if `is_on` is True without a GPU.
     """
@@ -18,9 +18,10 @@ def sync_batch_norm(model: nn.Module, is_on: bool | None, device: torch.device, 
     if num_processes > 1 and not is_cuda:
         print_main("on the CPU each process normalizes its own images: local batch norm")
     if num_processes > 1 and is_cuda and is_on is not False:
-        own = getattr(model.backbone, "convert_sync_batch_norm", None)
-        return own(model) if own else nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model
+        owners = [layer for layer in network.modules() if hasattr(layer, "convert_sync_batch_norm")]
+        convert = owners[0].convert_sync_batch_norm if owners else nn.SyncBatchNorm.convert_sync_batchnorm
+        return convert(network)
+    return network
 
 
 def require_two_images(model: nn.Module, batch_size: int, num_micro_batches: int) -> None:

@@ -15,8 +15,14 @@ def data(folder_root):
     return ["--dataset", "folder", "--data-root", str(folder_root), "--batch-size", "4"]
 
 
-def test_two_processes_train_and_score_like_one(data, tmp_path):
-    flags = ["--freeze-bn", "--dropout", "0", "--epochs", "3", "--use-balanced-weights"]
+OPTIONS = "--sam 0.1 --loss-type ce+dice+rmi --clip-grad 1 --class-uniform 0.5 --color-jitter 0.4 --aux-weight 0.4"
+
+
+@pytest.mark.parametrize(
+    "options", ["--use-balanced-weights", pytest.param(OPTIONS, marks=pytest.mark.slow)], ids=["plain", "options"]
+)
+def test_two_processes_train_and_score_like_one(data, tmp_path, options):
+    flags = ["--freeze-bn", "--dropout", "0", "--epochs", "3", *options.split()]
     _, folder = in_process(data, tmp_path / "one", *flags)
     out = complete(command(data, tmp_path / "two", *flags, launcher=torchrun(2)))
     (other,) = (tmp_path / "two/folder/x").iterdir()  # the first process alone writes

@@ -13,7 +13,7 @@ from utils.geometry import resize
 from utils.loss_terms import loss_terms
 from utils.upsampled_cross_entropy import upsampled_cross_entropy
 
-__all__ = ["IGNORE_INDEX", "LOSSES", "CrossEntropy", "FocalLoss", "LossSum", "OHEMLoss", "build_loss"]
+__all__ = ["IGNORE_INDEX", "LOSSES", "AuxiliaryLoss", "CrossEntropy", "FocalLoss", "LossSum", "OHEMLoss", "build_loss"]
 
 
 class CrossEntropy(nn.Module):
@@ -116,6 +116,18 @@ class LossSum(nn.Module):
             own_total, own_weight = loss(logits, label)
             total = total + factor * own_total * (weight / own_weight.where(own_weight > 0, 1))
         return total, weight
+
+
+class AuxiliaryLoss(nn.Module):
+    """`loss` of the first of two outputs, and of the second as well, times `factor`."""
+
+    def __init__(self, loss: CrossEntropy | LossSum, factor: float):
+        super().__init__()
+        self.loss, self.factor = loss, factor
+
+    def forward(self, outputs: tuple[Tensor, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
+        (total, weight), (other, other_weight) = (self.loss(logits, label) for logits in outputs)
+        return total + self.factor * other * (weight / other_weight.where(other_weight > 0, 1)), weight
 
 
 def build_loss(

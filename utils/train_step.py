@@ -14,7 +14,8 @@ from utils.mixup import draw_share, mix
 from utils.optim import step_with_mean
 from utils.sam import ascended
 
-Criterion = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # logits, label -> sums of the loss, of the pixel weights
+# What the network gives (logits, or a tuple of them), label -> sums of the loss, of the pixel weights
+Criterion = Callable[[Tensor | tuple[Tensor, ...], Tensor], tuple[Tensor, Tensor]]
 
 
 class TrainStep:
@@ -91,19 +92,19 @@ class TrainStep:
         is_local = world_size() > 1 and not is_last
         with self.network.no_sync() if is_local else contextlib.nullcontext():
             with autocast(self.amp, self.device):
-                logits = self.network(image)
-            total, weight = self.loss(logits.float(), label, share)
+                outputs = self.network(image)
+            total, weight = self.loss(in_float32(outputs), label, share)
             # NaN instead of 1 if the loss is not finite: then no gradient is, as `step_with_mean` needs it
             factor = 1 + 0 * total.detach()
             self.scaler.scale(factor * total / pixels).backward()
         return torch.stack([total.detach(), weight.detach()])
 
-    def loss(self, logits: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def loss(self, outputs: Tensor | tuple[Tensor, ...], label: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """That of the labels, or with MixUp the mean of two losses: of its own label and that of the image before."""
-        total, weight = self.criterion(logits, label)
+        total, weight = self.criterion(outputs, label)
         if share == 1:
             return total, weight
-        other_total, other_weight = self.criterion(logits, label.roll(1, 0))
+        other_total, other_weight = self.criterion(outputs, label.roll(1, 0))
         return torch.lerp(other_total, total, share), torch.lerp(other_weight, weight, share)
 
     def update(self, total: Tensor, weight: Tensor, *, pixels: int) -> None:
@@ -114,3 +115,7 @@ class TrainStep:
         loss = total / weight.where(has_labels, 1)
         divisor = (weight / (pixels * world_size())).where(has_labels, 1)
         step_with_mean(self.optimizer, self.scaler, divisor=divisor, is_finite=loss.isfinite(), max_norm=self.max_norm)
+
+
+def in_float32(outputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return outputs.float() if isinstance(outputs, Tensor) else tuple(each.float() for each in outputs)

@@ -64,6 +64,7 @@ def list_of(is_valid: Callable[[object], bool], length: int | None = None) -> Ca
 ENTRIES = {
     "state_dict": is_mapping,
     "ema_state_dict": is_mapping,
+    "auxiliary_state_dict": is_mapping,
     "optimizer": is_mapping,
     "scaler": is_mapping,
     "epoch": is_count,
