@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from config.accumulate import find_accumulate
 from config.defaults import changed_flags
 from config.describe import describe
 from config.resolve import ema_decay, runs_folder
@@ -82,11 +83,14 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         connect(device)
         sampler = train_batches.batch_sampler
         optimizer = make_optimizer(args, network, model.backbone)
+        criterion = make_criterion(args, train_set).to(device)
+        if args.accumulate == "auto":
+            args.accumulate = find_accumulate(args, model, network, criterion, optimizer, sampler)
+            sampler.divide(args.accumulate)
         schedule = build_schedule(
             args.lr_scheduler, epochs=args.epochs, steps_per_epoch=sampler.steps_per_epoch,
             warmup_steps=args.warmup_steps, step_epochs=args.lr_step,
         )  # fmt: skip
-        criterion = make_criterion(args, train_set)
         examples = [val_set.ids[index] for index in evenly_spaced(val_images, NUM_EXAMPLES)]
         settings = make_settings(args, sampler, device, examples)
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
@@ -101,7 +105,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
                 changed=changed_flags(args), num_kept=args.keep,
             )  # fmt: skip
             trainer = Trainer(
-                model, criterion.to(device), optimizer, schedule, train_batches, val_batches, settings=settings,
+                model, criterion, optimizer, schedule, train_batches, val_batches, settings=settings,
                 classes=train_set.classes, recorder=recorder, signals=StopSignals(), device=device,
                 network=network,
             )  # fmt: skip

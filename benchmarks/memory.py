@@ -38,6 +38,7 @@ from benchmarks.peers import PEERS
 from benchmarks.train_step import OURS, batch_sizes, contestants, make_stepper
 from utils.distributed.device import select_device
 from utils.errors import RunFailed
+from utils.memory import resident
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,12 +74,6 @@ def peak(args: argparse.Namespace) -> float:
         stepper.step()
     bytes_above = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM") - before
     return bytes_above / 2**20
-
-
-def resident(entry: str) -> int:
-    """Bytes of resident memory of this process: VmRSS now, VmHWM at most (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(entry)).split()[1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

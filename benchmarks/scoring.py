@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from utils.labels import scores_to_labels
+from utils.memory import reset_peak, resident
 from utils.scoring.metrics import ConfusionMatrix
 from utils.strips import UpsampledMap
 
@@ -122,19 +123,13 @@ def peak_bytes(in_strips: bool, size: Sequence[int], num_classes: int) -> int:
     coarse = torch.randn(1, num_classes, *((side + 2) // 4 + 1 for side in size))
     truth = torch.zeros(1, *size, dtype=torch.uint8)
     our_counts(labels_in_strips(coarse[..., :9, :9], (33, 33)), truth[:, :33, :33], num_classes)  # loads the library
-    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what the process holds now
-    before = peak()
+    reset_peak()
+    before = resident("VmHWM")
     if in_strips:
         our_counts(labels_in_strips(coarse, size), truth, num_classes)
     else:
         torch_counts(upsample(coarse, size).argmax(1), truth, num_classes)
-    return peak() - before
-
-
-def peak() -> int:
-    """Bytes; of Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return resident("VmHWM") - before
 
 
 def main(argv: Sequence[str] | None = None) -> None:

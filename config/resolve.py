@@ -96,7 +96,7 @@ def with_checkpoint(args: argparse.Namespace, given: set[str], config: Mapping) 
     args, config = argparse.Namespace(**vars(args)), OLDER | dict(config)
     for name in sorted(set(config) & set(vars(args)) - set(NEVER_RESTORED)):
         old, new = config[name], getattr(args, name)
-        if name not in given or old == new:
+        if name not in given or old == new or (name, new) == ("accumulate", "auto"):  # it was found at the start
             setattr(args, name, old)
         elif name in FIXED:
             raise UserError(

@@ -18,6 +18,7 @@ from utils.flags import (
     non_negative_int,
     positive,
     positive_int,
+    positive_int_or_auto,
 )
 from utils.lr_schedule import SCHEDULES
 
@@ -105,9 +106,10 @@ def add_training_flags(group) -> None:
     add("--epochs", type=positive_int, help=f"passes over the training images {default_help('epochs')}")
     add("--batch-size", type=positive_int, help="images of an optimizer step, over all processes and micro-batches "
         f"{default_help('batch_size')}")  # fmt: skip
-    add("--accumulate", type=positive_int, default=1, metavar="N", help="micro-batches of a step in each process: less "
-        "memory, same gradient except for batch norm (default: 1; with --freeze-bn one process on the CPU uses at "
-        "least 2, as two processes would)")  # fmt: skip
+    add("--accumulate", type=positive_int_or_auto, default=1, metavar="{N,auto}", help="micro-batches of a step in "
+        "each process: less memory, same gradient except for batch norm; auto: the fewest that fit in memory, which a "
+        "resumed run keeps (default: 1; with --freeze-bn one process on the CPU uses at least 2, as two processes "
+        "would)")  # fmt: skip
     add("--lr", type=positive, help=f"initial learning rate of the backbone {default_help('lr')}")
     add("--head-lr-factor", type=positive, metavar="F", help="times --lr: the learning rate of ASPP and decoder "
         f"{default_help('head_lr_factor')}")  # fmt: skip

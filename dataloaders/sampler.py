@@ -30,19 +30,23 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         accumulate: int = 1,
         num_uniform: int = 0,
     ):
-        self.num_micro_batches = world_size * accumulate
-        if batch_size % self.num_micro_batches:
-            raise UserError(
-                f"`batch_size` {batch_size} cannot be divided into {world_size} processes x {accumulate} "
-                f"micro-batches: give a multiple of {self.num_micro_batches}"
-            )
+        self.size, self.batch_size, self.seed, self.num_uniform = size, batch_size, seed, num_uniform
+        self.rank, self.world_size = rank, world_size
+        self.divide(accumulate)
         if size < batch_size:
             raise UserError(f"{size} training images are fewer than `batch_size` {batch_size}: lower it")
-        self.size, self.batch_size, self.seed, self.num_uniform = size, batch_size, seed, num_uniform
-        self.micro_batch_size = batch_size // self.num_micro_batches
-        self.rank, self.world_size, self.accumulate = rank, world_size, accumulate
         self.steps_per_epoch = size // batch_size
         self.epoch = self.first_step = 0
+
+    def divide(self, accumulate: int) -> None:
+        """Make `accumulate` micro-batches of a process and step. Raises UserError if `batch_size` is no multiple."""
+        self.accumulate, self.num_micro_batches = accumulate, self.world_size * accumulate
+        if self.batch_size % self.num_micro_batches:
+            raise UserError(
+                f"`batch_size` {self.batch_size} cannot be divided into {self.world_size} processes x {accumulate} "
+                f"micro-batches: give a multiple of {self.num_micro_batches}"
+            )
+        self.micro_batch_size = self.batch_size // self.num_micro_batches
 
     def set_position(self, epoch: int, step: int) -> None:
         """Start the next iteration at `step` of `epoch`."""
@@ -76,12 +80,13 @@ def epoch_order(size: int, *, seed: int, epoch: int, num_uniform: int = 0) -> np
     return order
 
 
-def resolve_accumulate(accumulate: int, *, batch_size: int, num_processes: int, is_independent: bool) -> int:
-    """How many micro-batches each process computes, from the flag `accumulate`.
+def resolve_accumulate(accumulate: int | str, *, batch_size: int, num_processes: int, is_independent: bool) -> int:
+    """How many micro-batches each process computes, from the flag `accumulate`; with auto at least.
 
     If images are `is_independent` of each other (frozen batch norm), one process divides an even batch into two, as
     two processes would: then one and two processes compute the same bits on a CPU.
     """
+    accumulate = 1 if accumulate == "auto" else accumulate
     if is_independent and num_processes == accumulate == 1 and batch_size % 2 == 0:
         return 2
     return accumulate

@@ -150,6 +150,10 @@ def positive_int(text: str) -> int:
     return checked(int, text, lambda value: value > 0, "a whole number above 0")
 
 
+def positive_int_or_auto(text: str) -> int | str:
+    return text if text == "auto" else checked(int, text, lambda value: value > 0, "a whole number above 0, or auto")
+
+
 def non_negative_int(text: str) -> int:
     return checked(int, text, lambda value: value >= 0, "a whole number, 0 or more")
 
