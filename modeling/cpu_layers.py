@@ -86,6 +86,54 @@ def overlap(side: int, shift: int) -> tuple[slice, slice]:
     return slice(max(0, shift), max(0, shift) + length), slice(max(0, -shift), max(0, -shift) + length)
 
 
+def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, features: Tensor) -> Tensor:
+    """`conv` of the ReLU of `norm`. In training on the CPU the backward pass computes the input of `conv` again from
+    that of `norm`, in place of keeping both.
+    """
+    is_usual = type(norm) is nn.BatchNorm2d and type(conv) is nn.Conv2d  # not synchronized, no other padding
+    is_usual = is_usual and norm.training and norm.momentum is not None and conv.bias is None
+    is_on_cpu = features.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if is_plain(features) or not (is_usual and is_on_cpu):
+        return conv(F.relu(norm(features), inplace=True))
+    norm.num_batches_tracked.add_(1)
+    return NormReLUConv.apply(features, norm.weight, norm.bias, conv.weight, norm, conv)
+
+
+class NormReLUConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, features: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d
+    ) -> Tensor:
+        statistics = norm.running_mean, norm.running_var
+        normed, mean, inverse_deviation = torch.native_batch_norm(
+            features, scale, shift, *statistics, True, norm.momentum, norm.eps
+        )
+        ctx.save_for_backward(features, scale, shift, mean, inverse_deviation, weight)
+        ctx.eps, ctx.geometry = norm.eps, (conv.stride, conv.padding, conv.dilation)
+        return F.conv2d(normed.relu_(), weight, None, *ctx.geometry, conv.groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, scale, shift, mean, inverse_deviation, weight = ctx.saved_tensors
+        factor = scale * inverse_deviation
+        activated = torch.addcmul(as_map(shift - mean * factor), features, as_map(factor)).relu_()
+        groups = activated.shape[1] // weight.shape[1]
+        of_input, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, activated, weight, None, *ctx.geometry, False, (0, 0), groups, (True, True, False)
+        )
+        of_input = torch.ops.aten.threshold_backward(of_input, activated, 0)
+        of_norm = torch.ops.aten.native_batch_norm_backward(
+            of_input, features, scale, None, None, mean, inverse_deviation, True, ctx.eps, (True, True, True)
+        )
+        return *of_norm, of_weight, None, None
+
+
+def as_map(values: Tensor) -> Tensor:
+    """[C] -> [1, C, 1, 1]"""
+    return values.view(1, -1, 1, 1)
+
+
 def is_plain(features: Tensor) -> bool:
     """Whether torch's own layer is to be called: nothing is trained, or a graph is compiled or exported."""
     return not (torch.is_grad_enabled() and features.requires_grad) or torch.compiler.is_compiling()

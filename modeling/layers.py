@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.cpu_layers import AtrousDepthwiseConv2d
+from modeling.cpu_layers import AtrousDepthwiseConv2d, norm_relu_conv
 from utils.errors import UserError
 
 
@@ -34,6 +34,10 @@ class SeparableConvBNReLU(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+    def forward(self, features: Tensor) -> Tensor:
+        depthwise, norm, _, pointwise, last_norm, relu = self
+        return relu(last_norm(norm_relu_conv(norm, pointwise, depthwise(features))))
 
 
 def conv3x3(in_channels: int, out_channels: int, *, rate: int = 1, is_separable: bool) -> nn.Sequential:

@@ -1,11 +1,13 @@
 """Layers and losses with their own backward passes on the CPU, against torch's autograd."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling.cpu_layers import AtrousDepthwiseConv2d, ReLU6
+from modeling.cpu_layers import AtrousDepthwiseConv2d, ReLU6, norm_relu_conv
 from utils.geometry import resize
 from utils.losses import CrossEntropy, build_loss
 from utils.upsampled_cross_entropy import upsampled_cross_entropy
@@ -30,6 +32,38 @@ def test_an_atrous_depthwise_convolution_is_torchs(rate, size, memory_format):
         assert torch.equal(layer(features), expected)
     for one, other in zip(*(gradients(each, features, layer.weight) for each in (result, expected)), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(("kernel", "stride", "rate", "groups"), [(1, 1, 1, 1), (3, 2, 1, 1), (3, 1, 2, 3)])
+def test_a_convolution_after_norm_and_relu_is_torchs(kernel, stride, rate, groups, memory_format):
+    torch.manual_seed(4)
+    layers = nn.Sequential(
+        nn.BatchNorm2d(6, momentum=0.3), nn.ReLU(), nn.Conv2d(6, 9, kernel, stride, rate * (kernel // 2), rate, groups)
+    ).double()  # fmt: skip
+    layers[2].bias = None
+    nn.init.normal_(layers[0].weight)
+    nn.init.normal_(layers[0].bias)
+    others = copy.deepcopy(layers)
+    features = torch.randn(2, 6, 7, 9).double().contiguous(memory_format=memory_format).requires_grad_()
+    result, expected = norm_relu_conv(others[0], others[2], features), layers(features)
+    assert torch.equal(result, expected)
+    assert all(map(torch.equal, others.buffers(), layers.buffers()))
+    one, two = (gradients(each, features, *net.parameters()) for each, net in ((result, others), (expected, layers)))
+    for gradient, other in zip(one, two, strict=True):
+        torch.testing.assert_close(gradient, other)
+    for layer in (layers[0], others[0]):
+        layer.eval()
+    assert torch.equal(norm_relu_conv(others[0], others[2], features), layers(features))
+
+
+def test_a_convolution_after_norm_and_relu_keeps_one_map():
+    """Of its own input and that of the norm."""
+    norm, conv, kept = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, bias=False), []
+    features = torch.randn(2, 4, 32, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda x: x):
+        norm_relu_conv(norm, conv, features)
+    assert kept.count(features.numel()) == 1
 
 
 def test_relu6_in_place_has_the_gradient_of_torchs():

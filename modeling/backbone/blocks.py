@@ -5,7 +5,7 @@ Not torchvision's own: to import it takes most of the time that torch itself tak
 
 from torch import Tensor, nn
 
-from modeling.cpu_layers import ReLU6
+from modeling.cpu_layers import ReLU6, norm_relu_conv
 
 
 class BasicBlock(nn.Module):
@@ -52,9 +52,8 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, features: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(features)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
+        residual = norm_relu_conv(self.bn1, self.conv2, self.conv1(features))
+        residual = self.bn3(norm_relu_conv(self.bn2, self.conv3, residual))
         residual += features if self.downsample is None else self.downsample(features)
         return self.relu(residual)
 
