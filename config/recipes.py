@@ -84,6 +84,15 @@ OWN_DATA = Recipe(  # found by trial on CamVid, itself a dataset `folder`: docs/
     head_lr_factor=10.0,
 )
 
+# --recipe NAME: other defaults of further flags, on top of the block of the dataset. Gains in points of val mIoU: those
+# of the line alone on CamVid, with MobileNetV2 in few epochs (docs/recipes.md)
+PAPER: dict[str, object] = {}
+STRONG: dict[str, object] = {
+    "loss_type": "ce:1+dice:1",  # Milletari et al. 2016; MosaicML takes ce:0.375+dice:1.125. +5.5
+}
+FAST: dict[str, object] = STRONG
+NAMED: dict[str, dict[str, object]] = {"paper": PAPER, "fast": FAST, "strong": STRONG}
+
 # A dataset that is not in this table has OWN_DATA
 RECIPES = {
     "pascal": PASCAL,

@@ -61,6 +61,13 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
+def with_recipe(args: argparse.Namespace, given: set[str]) -> argparse.Namespace:
+    """A copy with the flags of `args.recipe`, except for the `given` ones and those that a given one replaces."""
+    kept = given | {other for name in given for other in REPLACES.get(name, ())}
+    values = {name: value for name, value in recipes.NAMED[args.recipe].items() if name not in kept}
+    return argparse.Namespace(**vars(args) | values)
+
+
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that do not go together."""
     if args.weights_from and args.resume not in (None, "auto"):

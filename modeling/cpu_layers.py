@@ -122,7 +122,7 @@ class NormReLUConv(torch.autograd.Function):
         of_input, of_weight, _ = torch.ops.aten.convolution_backward(
             gradient, activated, weight, None, *ctx.geometry, False, (0, 0), groups, (True, True, False)
         )
-        of_input = torch.ops.aten.threshold_backward(of_input, activated, 0)
+        torch.ops.aten.threshold_backward.grad_input(of_input, activated, 0, grad_input=of_input)
         of_norm = torch.ops.aten.native_batch_norm_backward(
             of_input, features, scale, None, None, mean, inverse_deviation, True, ctx.eps, (True, True, True)
         )
