@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from config.recipes import NAMED
 from dataloaders import ResumableBatchSampler
 from modeling import Architecture
 from modeling.cost import cost
 from utils.distributed import print_main
 from utils.distributed.device import describe_device
+from utils.flags import flag
 
 
 def describe(
@@ -32,6 +34,7 @@ def describe(
         f"{args.dataset}: {sizes['train']} training and {sizes['val']} validation images, "
         f"{architecture.num_classes} classes"
     )
+    print_main(f"recipe {args.recipe}{''.join(recipe_flags(args))}")
     steps, parts = sampler.steps_per_epoch, "one piece"
     if sampler.num_micro_batches > 1:
         parts = f"{sampler.world_size} processes x {sampler.accumulate} micro-batches of {sampler.micro_batch_size}"
@@ -42,6 +45,13 @@ def describe(
     )
     for note in notes(args, sampler, device):
         print_main(f"note: {note}")
+
+
+def recipe_flags(args: argparse.Namespace) -> Iterator[str]:
+    """What the flags of the recipe resolved to."""
+    named = NAMED[args.recipe]
+    for name in [*named.flags, *(["epochs"] if named.epoch_share != 1 else [])]:
+        yield f", {flag(name)} {getattr(args, name)}"
 
 
 def notes(args: argparse.Namespace, sampler: ResumableBatchSampler, device: torch.device) -> Iterator[str]:

@@ -5,7 +5,7 @@ python -m config.early FLAGS      # --help or the mistake in FLAGS; prints nothi
 
 import argparse
 
-from config.resolve import check, with_defaults, with_network
+from config.resolve import check, with_defaults, with_network, with_recipe
 from config.train_flags import train_parser
 from dataloaders import build_dataset, root_folder
 from modeling import Architecture
@@ -20,6 +20,7 @@ def check_flags(args: argparse.Namespace, given: set[str]) -> None:
     """
     if args.config is not None:
         return
+    args = with_recipe(args, given)
     check(args)
     if args.resume is not None:
         return

@@ -28,9 +28,12 @@ FIXED = (
     "class_uniform",
     "color_jitter",
     "aux_weight",
+    "recipe",
 )
 # What the runs of checkpoints trained with that lack them, as they are older than these flags
-OLDER = {"optimizer": "sgd", "class_uniform": 0.0, "color_jitter": 0.0, "aux_weight": 0.0}
+OLDER = {"recipe": "paper", "optimizer": "sgd", "class_uniform": 0.0, "color_jitter": 0.0, "aux_weight": 0.0}
+# given flag -> flags that would win over it
+REPLACED = {"ema": ("ema_half_life",)}
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
     "device", "workers", "run_dir", "checkname", "config", "resume", "ft", "weights_from", "max_steps", "no_val",
@@ -62,10 +65,14 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def with_recipe(args: argparse.Namespace, given: set[str]) -> argparse.Namespace:
-    """A copy with the flags of `args.recipe`, except for the `given` ones and those that a given one replaces."""
-    kept = given | {other for name in given for other in REPLACES.get(name, ())}
-    values = {name: value for name, value in recipes.NAMED[args.recipe].items() if name not in kept}
-    return argparse.Namespace(**vars(args) | values)
+    """A copy with the flags of `args.recipe`, except for the `given` ones and those that a given one stands for."""
+    named = recipes.NAMED[args.recipe]
+    values = dict(named.flags)
+    if named.epoch_share != 1:
+        values["epochs"] = max(1, round(named.epoch_share * recipes.recipe(args.dataset).epochs))
+    replaced = {other for name in given for other in REPLACED.get(name, ())}
+    new = {name: value for name, value in values.items() if name not in given | replaced}
+    return argparse.Namespace(**vars(args) | new)
 
 
 def check(args: argparse.Namespace) -> None:

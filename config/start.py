@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from config.from_file import with_config
-from config.resolve import runs_folder, with_checkpoint, with_defaults, with_network
+from config.resolve import runs_folder, with_checkpoint, with_defaults, with_network, with_recipe
 from config.train_flags import train_parser
 from modeling.pretrained import zoo
 from modeling.pretrained.load import read_released, read_source
@@ -40,6 +40,7 @@ def find_start(args: argparse.Namespace, given: set[str]) -> Start:
     """What --config, --resume, --ft and --weights-from ask for. `given`: the flags of the command line."""
     if args.config is not None:
         args, given = with_config(args, given, train_parser())
+    args = with_recipe(args, given)
     if args.resume not in (None, "auto"):
         args.resume = find_checkpoint(args.resume)
     if args.ft and args.resume not in (None, "auto"):

@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import NoReturn
 
-from config.recipes import default_help
+from config.recipes import NAMED, default_help
 from dataloaders import DATASETS
 from modeling import BACKBONES, HEADS
 from utils.constants import DEVICES, LOSSES, OPTIMIZERS, PRECISIONS
@@ -103,6 +103,8 @@ def add_data_flags(group) -> None:
 
 def add_training_flags(group) -> None:
     add = group.add_argument
+    add("--recipe", choices=NAMED, default="paper", help="paper: the defaults; strong: with options that are shown "
+        "to help; fast: strong in half the epochs. Flags that are given win (docs/recipes.md)")  # fmt: skip
     add("--epochs", type=positive_int, help=f"passes over the training images {default_help('epochs')}")
     add("--batch-size", type=positive_int, help="images of an optimizer step, over all processes and micro-batches "
         f"{default_help('batch_size')}")  # fmt: skip
