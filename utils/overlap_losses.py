@@ -54,12 +54,14 @@ def lovasz(probability: Tensor, truth: Tensor) -> Tensor:
 
     Errors of 0, as of pixels without a label, count nothing.
     """
-    errors, order = (truth.float() - probability).abs().sort(descending=True)
+    errors = (truth.float() - probability).abs()
+    # Floats that are not negative have the order of their bits, and torch sorts ascending integers much faster
+    order = (-errors.detach().view(getattr(torch, f"int{8 * errors.itemsize}"))).argsort()
     objects = truth[order].long().cumsum(0)  # as integers: CUDA has no deterministic sum of floats
     others = torch.arange(1, len(objects) + 1, device=objects.device) - objects
     jaccard = 1 - (objects[-1] - objects).double() / (objects[-1] + others)
     weights = torch.diff(jaccard, prepend=jaccard.new_zeros(1)).to(errors.dtype)
-    return torch.dot(errors, weights)
+    return torch.dot(errors, torch.empty_like(weights).scatter_(0, order, weights))
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
