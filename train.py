@@ -94,9 +94,7 @@ def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
         examples = [val_set.ids[index] for index in evenly_spaced(val_images, NUM_EXAMPLES)]
         settings = make_settings(args, sampler, device, examples)
         sizes = {"train": len(train_set), "val": 0 if val_set is None else len(val_set)}
-        commands = {"commands": [*dict.fromkeys([*start.commands, command])]}  # a requeued job repeats the last
-        facts = {"dataset_sizes": sizes, "initial_weights": start.initial_weights}
-        config = vars(args) | describe_environment() | facts | commands
+        config = vars(args) | describe_environment() | start.facts(command) | {"dataset_sizes": sizes}
         describe(args, architecture, sampler, sizes=sizes, device=device, amp=settings.amp)
         with RunFolder.open(runs_folder(args), start.source if start.checkpoint else None) as folder:
             extra = {"config": config} | model.preprocessing

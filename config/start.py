@@ -23,10 +23,11 @@ class Start(NamedTuple):
     weights: Mapping | None = None
     source: str | None = None
 
-    @property
-    def commands(self) -> list[str]:
-        """Those that a resumed run was started and resumed with so far."""
-        return self.checkpoint["config"].get("commands", []) if self.checkpoint else []
+    def facts(self, command: str) -> dict:
+        """How the run came about, for its config: all commands with this one, and `initial_weights`."""
+        before = self.checkpoint["config"].get("commands", []) if self.checkpoint else []
+        commands = [*dict.fromkeys([*before, command])]  # a requeued job repeats the last
+        return {"commands": commands, "initial_weights": self.initial_weights}
 
     @property
     def initial_weights(self) -> str | None:
