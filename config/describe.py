@@ -37,7 +37,8 @@ def describe(
     print_main(f"recipe {args.recipe}{''.join(recipe_flags(args))}")
     steps, parts = sampler.steps_per_epoch, "one piece"
     if sampler.num_micro_batches > 1:
-        parts = f"{sampler.world_size} processes x {sampler.accumulate} micro-batches of {sampler.micro_batch_size}"
+        processes = f"{sampler.world_size} processes x " if sampler.world_size > 1 else ""
+        parts = f"{processes}{sampler.accumulate} micro-batches of {sampler.micro_batch_size}"
     print_main(
         f"batch {args.batch_size} in {parts}, {steps} steps an epoch, {steps * args.epochs} in all; "
         f"lr {args.lr:g} backbone, {args.lr * args.head_lr_factor:g} head, {args.lr_scheduler}; "
