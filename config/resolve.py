@@ -32,8 +32,8 @@ FIXED = (
 )
 # What the runs of checkpoints trained with that lack them, as they are older than these flags
 OLDER = {"recipe": "paper", "optimizer": "sgd", "class_uniform": 0.0, "color_jitter": 0.0, "aux_weight": 0.0}
-# given flag -> flags that would win over it
-REPLACED = {"ema": ("ema_half_life",)}
+# flag -> flags of a recipe that do not suit another value of it
+SUITED = {"optimizer": ("lr", "head_lr_factor", "weight_decay")}
 # How this process runs, and how far: never taken from a checkpoint
 NEVER_RESTORED = (
     "device", "workers", "run_dir", "checkname", "config", "resume", "ft", "weights_from", "max_steps", "no_val",
@@ -65,13 +65,14 @@ def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def with_recipe(args: argparse.Namespace, given: set[str]) -> argparse.Namespace:
-    """A copy with the flags of `args.recipe`, except for the `given` ones and those that a given one stands for."""
+    """A copy with the flags of `args.recipe`, except for the `given` ones and those that do not suit a given one."""
     named = recipes.NAMED[args.recipe]
     values = dict(named.flags)
     if named.epoch_share != 1:
         values["epochs"] = max(1, round(named.epoch_share * recipes.recipe(args.dataset).epochs))
-    replaced = {other for name in given for other in REPLACED.get(name, ())}
-    new = {name: value for name, value in values.items() if name not in given | replaced}
+    changed = {name for name in given & set(values) if getattr(args, name) != values[name]}
+    unsuited = {other for name in changed for other in SUITED.get(name, ())}
+    new = {name: value for name, value in values.items() if name not in given | unsuited}
     return argparse.Namespace(**vars(args) | new)
 
 

@@ -50,11 +50,20 @@ def test_given_flags_win():
     assert (args.loss_type, args.epochs, args.class_uniform) == ("focal", 9, 0.0)
 
 
+def test_another_optimizer_has_its_own_learning_rate_and_decay():
+    names = ("lr", "head_lr_factor", "weight_decay")
+    plain, strong = resolved("--dataset", "folder"), ("--dataset", "folder", "--recipe", "strong")
+    sgd, same = resolved(*strong, "--optimizer", "sgd"), resolved(*strong, "--optimizer", "adamw")
+    assert sgd.loss_type == NAMED["strong"].flags["loss_type"]
+    for name in names:
+        assert getattr(sgd, name) == getattr(plain, name) and getattr(same, name) == NAMED["strong"].flags[name]
+
+
 def test_the_run_says_and_keeps_its_recipe(data, tmp_path, capsys):
     flags = ["--recipe", "strong", "--class-uniform", "0.25", "--no-val"]
     status, folder = in_process(data, tmp_path, *flags, "--epochs", "2", "--max-steps", "1")
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("recipe "))
-    strong = dict(NAMED["strong"].flags) | {"class_uniform": 0.25}
+    strong = dict(NAMED["strong"].flags) | {"class_uniform": 0.25, "lr": 0.01}  # the latter by FAST
     assert status == 0 and line.startswith("recipe strong, ") and "--class-uniform 0.25" in line
     config = json.loads((folder / "config.json").read_text())
     assert {key: config[key] for key in strong} == strong and config["recipe"] == "strong"
