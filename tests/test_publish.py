@@ -115,6 +115,7 @@ def test_every_form_of_the_published_weights_labels_as_the_checkpoint(network, p
     assert np.array_equal(Segmenter(Path("hf://owner/net"), "cpu")(image).labels, expected.labels)
 
 
+@pytest.mark.slow
 def test_the_commands_take_what_was_published(network, published, hub, folder_root, tmp_path, capsys):
     data, image = ["--dataset", "folder", "--data-root", str(folder_root)], str(folder_root / "JPEGImages/v.0.jpg")
     scores, labels, states = [], [], []
@@ -137,6 +138,7 @@ def test_the_commands_take_what_was_published(network, published, hub, folder_ro
     assert "/path/to/datasets/mine" in error_line(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_published_weights(network, published, hub, folder_root, tmp_path, capsys):
     """The loss of the first step is that of the checkpoint, and the network comes from the description."""
     data = ["--dataset", "folder", "--data-root", str(folder_root)]

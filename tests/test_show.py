@@ -166,7 +166,9 @@ def test_changed_labels_are_counted_again(folder_root):
     assert before != count() == [0, 0, 6]
 
 
-@pytest.mark.parametrize(("num_classes", "num_columns"), [(2, 1), (21, 1), (150, 3)])
+@pytest.mark.parametrize(
+    ("num_classes", "num_columns"), [(2, 1), (21, 1), pytest.param(150, 3, marks=pytest.mark.slow)]
+)
 def test_a_histogram_has_the_classes_in_order_at_a_readable_size(num_classes, num_columns, tmp_path, figures):
     pixels = [10**8 >> (number % 25) for number in range(num_classes)]
     names = [f"class {number}" for number in range(num_classes)]

@@ -236,23 +236,28 @@ def test_the_number_of_workers_changes_no_bit(start):
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--amp", "bf16", "--nesterov"],
-        ["--loss-type", "focal", "--use-balanced-weights"],
-        ["--loss-type", "ohem", "--no-channels-last"],
-        ["--lr-scheduler", "step", "--lr-step", "1", "--warmup-steps", "2", "--eval-interval", "2"],
-        ["--ema", "0.5", "--bn-momentum", "0.01", "--deterministic"],
-        ["--head", "standard", "--base-size", "40"],
-        ["--crop-size", "33", "49", "--out-stride", "8"],
+        "--amp bf16 --nesterov",
+        *(
+            pytest.param(flags, marks=pytest.mark.slow)
+            for flags in (
+                "--loss-type focal --use-balanced-weights",
+                "--loss-type ohem --no-channels-last",
+                "--lr-scheduler step --lr-step 1 --warmup-steps 2 --eval-interval 2",
+                "--ema 0.5 --bn-momentum 0.01 --deterministic",
+                "--head standard --base-size 40",
+                "--crop-size 33 49 --out-stride 8",
+            )
+        ),
     ],
-    ids=" ".join,
 )
 def test_every_option_trains_and_scores(start, flags):
-    status, folder = start("--epochs", "2", "--max-steps", "4", *flags)
+    status, folder = start("--epochs", "2", "--max-steps", "4", *flags.split())
     assert status == 0
     rows = log(folder)
     assert all(np.isfinite(row["train_loss"]) for row in rows) and rows[-1]["val_miou"] is not None
 
 
+@pytest.mark.slow
 def test_fp16_trains_with_a_loss_scale(start):
     status, folder = start("--max-steps", "3", "--amp", "fp16", "--no-val")
     state = latest(folder)
@@ -277,6 +282,7 @@ def test_training_lowers_the_loss(start):
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_scored(start, tmp_path):
     _, folder = start("--epochs", "2", "--ema", "0.99", "--lr", "0.1")
     state, name = latest(folder), "aspp.project.0.weight"
@@ -285,7 +291,11 @@ def test_the_averaged_weights_are_scored(start, tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["miou"] == log(folder)[-1]["val_miou"]
 
 
-@pytest.mark.parametrize("name", ["pascal", "pascal with SBD", "cityscapes", "coco", "ade20k", "context"])
+@pytest.mark.parametrize(
+    "name",
+    ["pascal with SBD", "coco", *(pytest.param(name, marks=pytest.mark.slow) for name in
+                                  ("pascal", "cityscapes", "ade20k", "context"))],
+)  # fmt: skip
 def test_the_other_datasets_train_resume_and_score(name, request, start):
     dataset, *sbd = name.split(" with ")
     root = request.getfixturevalue({"pascal": "voc"}.get(dataset, dataset) + "_root")

@@ -158,7 +158,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.slow
 def test_a_step_trains_without_what_only_posix_has(workers, tmp_path):
     script = tmp_path / "without_posix.py"
     script.write_text(WITHOUT_POSIX)
