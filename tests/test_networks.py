@@ -56,7 +56,9 @@ def test_cost_command_prints_a_row_for_each_network(capsys):
     assert "697,013" in capsys.readouterr().out.splitlines()[1]
 
 
-@pytest.mark.parametrize(("backbone", "stride"), STRIDES)
+@pytest.mark.parametrize(
+    ("backbone", "stride"), [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] == 32)) for case in STRIDES]
+)
 @pytest.mark.parametrize("size", [513, pytest.param(512, marks=pytest.mark.slow)])
 def test_sizes_of_maps_and_logits(backbone, stride, size):
     with torch.device("meta"):

@@ -218,6 +218,7 @@ def test_labels_that_are_invalid_or_missing(data, folder_root, tmp_path, capsys)
     assert capsys.readouterr().out.endswith("folder test has no labels: no histogram\n")
 
 
+@pytest.mark.slow
 def test_a_sheet_takes_samples_of_any_size_and_number():
     names, palette = ["ground", "a very long name of a class"], voc_palette(2)
     for count, size in ((1, (7, 9)), (3, (900, 20)), (16, (97, 97)), (40, (20, 2000))):

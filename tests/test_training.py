@@ -136,6 +136,7 @@ def test_resuming_a_finished_run_changes_nothing(start):
         assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_max_steps_counts_over_resumes_and_a_finished_run_takes_more_epochs(start):
     start("--epochs", "2", "--max-steps", "2", "--no-val")
     _, folder = start("--resume", "auto", "--max-steps", "4", "--no-val")
@@ -184,6 +185,7 @@ def test_changed_schedule_flags_take_effect_and_are_printed(start, capsys):
     assert {group["weight_decay"] for group in latest(folder)["optimizer"]["param_groups"]} == {0.001, 0.0}
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_the_network_without_its_classifier(start, tmp_path, capsys):
     _, first = start("--epochs", "1")
     other = write_voc(tmp_path / "other", {"train": list("abcd"), "val": ["e"]}, num_classes=5)
