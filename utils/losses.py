@@ -113,9 +113,13 @@ class LossSum(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         weight, total = self.losses[0].pixel_weights(label).sum(), 0.0
         for factor, loss in zip(self.factors, self.losses, strict=True):
-            own_total, own_weight = loss(logits, label)
-            total = total + factor * own_total * (weight / own_weight.where(own_weight > 0, 1))
+            total = total + factor * with_divisor(weight, *loss(logits, label))
         return total, weight
+
+
+def with_divisor(weight: Tensor, total: Tensor, own_weight: Tensor) -> Tensor:
+    """The sum whose mean over `weight` is that of `total` over `own_weight`."""
+    return total * (weight / own_weight.where(own_weight > 0, 1))
 
 
 class AuxiliaryLoss(nn.Module):
@@ -126,8 +130,8 @@ class AuxiliaryLoss(nn.Module):
         self.loss, self.factor = loss, factor
 
     def forward(self, outputs: tuple[Tensor, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
-        (total, weight), (other, other_weight) = (self.loss(logits, label) for logits in outputs)
-        return total + self.factor * other * (weight / other_weight.where(other_weight > 0, 1)), weight
+        (total, weight), other = (self.loss(logits, label) for logits in outputs)
+        return total + self.factor * with_divisor(weight, *other), weight
 
 
 def build_loss(
