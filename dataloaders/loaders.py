@@ -1,9 +1,12 @@
-"""Loaders of uint8 batches `{"image": [B, 3, H, W], "label": [B, H, W], "id": [str] * B}`."""
+"""Loaders of uint8 batches `{"image": [B, 3, H, W], "label": [B, H, W], "id": [str] * B}`.
+
+The images of training are channels last in memory, as decoded and as networks take them.
+"""
 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, default_collate
 
 from dataloaders.base import SegmentationDataset
 from dataloaders.class_centers import ClassCenters
@@ -47,11 +50,18 @@ def train_loader(
     return DataLoader(
         TrainDataset(dataset, crop, seed=seed, skip_broken=skip_broken, centers=centers),
         batch_sampler=sampler,
+        collate_fn=collate_channels_last,
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         worker_init_fn=init_worker,
     )
+
+
+def collate_channels_last(samples: Sequence[dict]) -> dict:
+    """As `default_collate`, of images that are channels last: stacked as they are in memory."""
+    batch = default_collate([sample | {"image": sample["image"].permute(1, 2, 0)} for sample in samples])
+    return batch | {"image": batch["image"].permute(0, 3, 1, 2)}
 
 
 def make_jitter(strength: float) -> Callable | None:

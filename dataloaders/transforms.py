@@ -46,13 +46,14 @@ class RandomScaleCrop:
         jitter: Callable[[Tensor, np.random.Generator], Tensor] | None = None,
     ):
         self.crop_size, self.base_size, self.jitter = crop_size, base_size, jitter
-        self.fill = torch.tensor(fill, dtype=torch.uint8).view(3, 1, 1)
-        self.ignore = torch.tensor(IGNORE_INDEX, dtype=torch.uint8)
+        # Rows of padding, [3, 1, width] and [1, width]
+        self.fill = torch.tensor(fill, dtype=torch.uint8).repeat(crop_size[1], 1).T[:, None]
+        self.ignore = torch.full((1, crop_size[1]), IGNORE_INDEX, dtype=torch.uint8)
 
     def __call__(
         self, image: Pixels, label: Pixels, rng: np.random.Generator, center: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """RGB image and its label of the same size -> (uint8 [3, h, w], uint8 [h, w]) of the crop size.
+        """RGB image and its label of the same size -> (uint8 [3, h, w], channels last, uint8 [h, w]) of the crop size.
 
         The pixel `center` (row, column) comes to the middle of the crop, as far as the image reaches.
         """
@@ -86,11 +87,11 @@ class RandomScaleCrop:
 
     def pad(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         height, width = label.shape
-        padded_image = torch.empty(3, *self.crop_size, dtype=torch.uint8)
+        padded_image = torch.empty(*self.crop_size, 3, dtype=torch.uint8).permute(2, 0, 1)
         padded_label = torch.empty(self.crop_size, dtype=torch.uint8)
         for pixels, padded, fill in ((image, padded_image, self.fill), (label, padded_label, self.ignore)):
             padded[..., :height, :width] = pixels
-            padded[..., :height, width:] = fill
+            padded[..., :height, width:] = fill[..., width:]
             padded[..., height:, :] = fill
         return padded_image, padded_label
 
@@ -122,9 +123,9 @@ def read_window(image: Pixels, rows: slice, columns: slice) -> np.ndarray:
 
 
 def resample(image: Pixels, rows: slice, columns: slice, size: tuple[int, int]) -> Tensor:
-    """Bilinear, with antialiasing where it shrinks: uint8 [3, *size]."""
-    window = torch.from_numpy(read_window(image, rows, columns)).permute(2, 0, 1)[None]  # [1, 3, rows, columns]
-    # torch's uint8 kernel is within 1 of Pillow's, and faster
+    """Bilinear, with antialiasing where it shrinks: uint8 [3, *size], channels last."""
+    window = torch.from_numpy(read_window(image, rows, columns))[None].permute(0, 3, 1, 2)  # [1, 3, rows, columns]
+    # torch's uint8 kernel is within 1 of Pillow's, and faster; twice as fast again if the channels stay last
     return F.interpolate(window, size=size, mode="bilinear", antialias=True)[0]
 
 

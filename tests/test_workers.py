@@ -9,6 +9,7 @@ from multiprocessing.connection import Client
 from multiprocessing.resource_sharer import DupFd
 
 import pytest
+import torch
 from running import ROOT, begin, command, end
 
 from dataloaders import build_dataset, start_workers, train_loader
@@ -71,7 +72,9 @@ def test_workers_of_every_start_method_load_the_same_batches_and_end_with_their_
 
 
 def test_started_workers_load_nothing_until_a_position_is_set(folder_root):
-    """Two workers that were started give the batches of the process itself, from the position that is set."""
+    """Two workers that were started give the batches of the process itself, from the position that is set, and as
+    networks take them: channels last.
+    """
 
     def batches(workers: int) -> list[tuple]:
         loader = train_loader(
@@ -82,7 +85,9 @@ def test_started_workers_load_nothing_until_a_position_is_set(folder_root):
         start_workers(loader)
         assert list(loader) == []
         loader.batch_sampler.set_position(3, 1)
-        return [(batch["id"], batch["image"].tolist(), batch["label"].tolist()) for batch in loader]
+        found = list(loader)
+        assert all(batch["image"].is_contiguous(memory_format=torch.channels_last) for batch in found)
+        return [(batch["id"], batch["image"].tolist(), batch["label"].tolist()) for batch in found]
 
     assert len(batches(0)) == 2 and batches(2) == batches(0)
 
