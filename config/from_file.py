@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from config.resolve import OLDER
 from modeling.pretrained import zoo
 from utils.distributed import print_main
 from utils.errors import UserError
@@ -23,11 +24,11 @@ def with_config(
 
     `given`, the flags of the command line, win. Raises UserError for a file that is no config.json of a run, or for a
     value that its flag does not take. Settings that are no flag of this version are named; flags that an older file
-    lacks keep their defaults.
+    lacks have what that version did, or their defaults.
     """
     path = Path(args.config)
     path = path / "config.json" if path.is_dir() else path
-    config = read_config(path)
+    config = OLDER | read_config(path)
     skipped = set(NOT_TAKEN) | given | ({*DATA_FOLDERS} if is_other_data(args, given, config) else set())
     actions = {action.dest: action for action in parser._actions if action.dest in vars(args)}
     taken = {

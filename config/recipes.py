@@ -4,6 +4,7 @@ V3+ is the paper, arXiv 1802.02611; V3 is arXiv 1706.05587, whose protocol it fo
 configs/deeplabv3plus: ResNet-101 at stride 8 with batch norm over all GPUs.
 """
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -19,6 +20,8 @@ class Recipe:
     epochs: int
     lr: float
     head_lr_factor: float
+    loss_type: str = "ce"
+    class_uniform: float = 0.0
 
 
 PASCAL = Recipe(
@@ -71,9 +74,11 @@ DEMO = Recipe(  # found by trial on two CPU cores: docs/training.md
     backbone_weights="none",
     crop_size=(97,),
     batch_size=8,
-    epochs=12,
+    epochs=10,
     lr=0.05,
     head_lr_factor=1.0,
+    loss_type="ce:1+lovasz:1",  # with class_uniform: 87.7 in place of 82.8
+    class_uniform=0.5,
 )
 OWN_DATA = Recipe(  # found by trial on CamVid, itself a dataset `folder`: docs/training.md
     backbone="resnet",
@@ -129,9 +134,9 @@ def recipe(dataset: str) -> Recipe:
 def default_help(name: str) -> str:
     """The default of a flag for `--help`, for each dataset where they differ."""
     values = {dataset: shown(getattr(block, name)) for dataset, block in RECIPES.items()}
-    if len(set(values.values())) == 1:
-        return f"(default: {values['pascal']})"
-    return f"(default: {', '.join(f'{dataset} {value}' for dataset, value in values.items())})"
+    usual = statistics.mode(values.values())
+    others = [f"{dataset} {value}" for dataset, value in values.items() if value != usual]
+    return f"(default: {', '.join([usual, *others])})"
 
 
 def shown(value: object) -> str:

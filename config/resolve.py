@@ -84,7 +84,8 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--ft takes the weights of a checkpoint: name it with --resume FILE")
     if args.nesterov and not args.momentum:
         raise UserError("--nesterov needs --momentum above 0")
-    loss_terms(args.loss_type)
+    if args.loss_type is not None:  # None: the default, which `with_defaults` sets
+        loss_terms(args.loss_type)
     if args.optimizer == "adamw":
         if args.nesterov:
             raise UserError("--nesterov is defined for --optimizer sgd alone: leave it out")

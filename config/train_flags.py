@@ -94,8 +94,8 @@ def add_data_flags(group) -> None:
         "training label needs to have; 0: own data without class 0 (refused, as numbers may start at 1)")  # fmt: skip
     add("--base-size", type=positive_int, metavar="N", help="draw the training scale 0.5 to 2 relative to short side N "
         "(default: relative to the native size)")  # fmt: skip
-    add("--class-uniform", type=fraction, default=0.0, metavar="SHARE", help="this share of an epoch's samples are "
-        "crops around each class equally often, such as 0.5 (0: off)")  # fmt: skip
+    add("--class-uniform", type=fraction, metavar="SHARE", help="this share of an epoch's samples are crops around "
+        f"each class equally often, such as 0.5 (0: off) {default_help('class_uniform')}")  # fmt: skip
     add("--color-jitter", type=fraction, default=0.0, metavar="S", help="vary brightness, contrast and saturation by "
         "up to S, the hue by up to S/4 of the circle, such as 0.4 (0: off)")  # fmt: skip
     add_size_flag(group, "--crop-size", f"training crop, N or H W {default_help('crop_size')}")
@@ -119,8 +119,8 @@ def add_training_flags(group) -> None:
     add("--lr-step", type=positive_int, default=30, metavar="EPOCHS", help="--lr-scheduler step: divide by 10 each "
         "time so many epochs have passed")  # fmt: skip
     add("--warmup-steps", type=non_negative_int, default=0, metavar="N", help="rise linearly over the first N steps")
-    add("--loss-type", metavar="LOSS", default="ce", help=f"{', '.join(LOSSES)} (docs/training.md), or a weighted "
-        "sum such as ce:0.375+dice:1.125 (default: ce)")  # fmt: skip
+    add("--loss-type", metavar="LOSS", help=f"{', '.join(LOSSES)} (docs/training.md), or a weighted sum such as "
+        f"ce:0.375+dice:1.125 {default_help('loss_type')}")  # fmt: skip
     add("--focal-gamma", type=non_negative, default=2.0, help="--loss-type focal")
     add("--ohem-fraction", type=fraction, default=0.25, help="--loss-type ohem: share of the pixels")
     add("--aux-weight", type=non_negative, default=0.0, metavar="W", help="also train a small head on the backbone's "

@@ -5,6 +5,7 @@ import json
 import pytest
 from running import error_line, in_process
 
+from config.from_file import with_config
 from config.recipes import NAMED, recipe
 from config.resolve import with_defaults, with_recipe
 from config.train_flags import train_parser
@@ -57,6 +58,21 @@ def test_another_optimizer_has_its_own_learning_rate_and_decay():
     assert sgd.loss_type == NAMED["strong"].flags["loss_type"]
     for name in names:
         assert getattr(sgd, name) == getattr(plain, name) and getattr(same, name) == NAMED["strong"].flags[name]
+
+
+def test_a_flag_has_the_default_of_its_dataset():
+    for dataset in ("pascal", "demo"):
+        args, block = resolved("--dataset", dataset), recipe(dataset)
+        assert (args.loss_type, args.class_uniform) == (block.loss_type, block.class_uniform)
+    assert resolved("--dataset", "demo", "--loss-type", "ce").class_uniform == recipe("demo").class_uniform > 0
+
+
+def test_a_config_older_than_a_flag_has_what_its_version_did(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"dataset": "demo", "backbone": "mobilenet", "loss_type": "ce", "commands": []}))
+    args, given = parse(train_parser(), ["--config", str(file)])
+    args = with_defaults(with_recipe(*with_config(args, given, train_parser())))
+    assert (args.loss_type, args.class_uniform, args.optimizer, args.recipe) == ("ce", 0.0, "sgd", "paper")
 
 
 def test_the_run_says_and_keeps_its_recipe(data, tmp_path, capsys):
