@@ -4,7 +4,6 @@ V3+ is the paper, arXiv 1802.02611; V3 is arXiv 1706.05587, whose protocol it fo
 configs/deeplabv3plus: ResNet-101 at stride 8 with batch norm over all GPUs.
 """
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
@@ -134,9 +133,9 @@ def recipe(dataset: str) -> Recipe:
 def default_help(name: str) -> str:
     """The default of a flag for `--help`, for each dataset where they differ."""
     values = {dataset: shown(getattr(block, name)) for dataset, block in RECIPES.items()}
-    usual = statistics.mode(values.values())
-    others = [f"{dataset} {value}" for dataset, value in values.items() if value != usual]
-    return f"(default: {', '.join([usual, *others])})"
+    if len(set(values.values())) == 1:
+        return f"(default: {values['pascal']})"
+    return f"(default: {', '.join(f'{dataset} {value}' for dataset, value in values.items())})"
 
 
 def shown(value: object) -> str:
