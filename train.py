@@ -47,6 +47,7 @@ from utils.distributed import connect, is_main_process, print_main, process_grou
 from utils.distributed.device import make_deterministic, resolve_amp, select_device
 from utils.losses import AuxiliaryLoss, build_loss
 from utils.lr_schedule import build_schedule
+from utils.memory import keep_freed_memory
 from utils.optim import build_optimizer
 from utils.run.environment import command_line, describe_environment
 from utils.run.folder import RunFolder
@@ -67,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(flags: argparse.Namespace, given: set[str], command: str) -> int:
     device = select_device(flags.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     with setup_signals(), process_group():
         start = find_start(flags, given)
         args = start.args

@@ -42,6 +42,7 @@ from benchmarks.peers import build_smp, installed_peers, plain_epoch
 from benchmarks.rates import LEARNING_RATE, MemoryLoader, make_trainer, random_batch
 from modeling.cost import count_macs
 from utils.distributed.device import select_device, tune_convolutions
+from utils.memory import keep_freed_memory
 
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 OURS = "ours"
@@ -58,6 +59,8 @@ def make_stepper(name: str, network: str, size: int, batch_size: int, args: argp
     device = select_device(args.device)
     tune_convolutions(True)
     if name == OURS:
+        if device.type == "cpu":
+            keep_freed_memory()  # as train.py does
         batch = random_batch(batch_size, size, size, pin_memory=device.type == "cuda")
         case = Case(network=network, amp=args.amp, compile=args.compile)
         folder = tempfile.TemporaryDirectory()
