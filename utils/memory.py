@@ -1,6 +1,7 @@
 """The memory that processes take, and can still take."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 # glibc's mallopt(3): its parameters, and our values in bytes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 TRIM_THRESHOLD, MMAP_THRESHOLD = 2**28, 2**25
+MALLOC_VARIABLES = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"}
 
 
 def keep_freed_memory() -> None:
@@ -16,9 +18,9 @@ def keep_freed_memory() -> None:
 
     By itself glibc keeps a quarter of it. To get pages from the system again takes time: about 3% of a training step of
     ResNet-101 on the CPU. MMAP_THRESHOLD is the value to which glibc's own rises, and must be set beside the other.
-    Does nothing without glibc.
+    Does nothing without glibc, or where the environment sets these values.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] == "glibc" and not MALLOC_VARIABLES & set(os.environ):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
         libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
