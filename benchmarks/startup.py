@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{f'import {name}':<26} {median['import', name]:>8.2f} {median['import', name] / base:>6.2f}")
     print(f"{'':<26} {'--help':>8} {'part':>6} {'mistake':>8} {'part':>6}")
     for name in args.commands:
-        cells = [f"{median[flag, name]:>8.2f} {median[flag, name] / base:>6.2f}" for flag in ("--help", MISTAKE)]
+        cells = [f"{median[flag, name]:>8.2f} {median[flag, name] / base:>6.3f}" for flag in ("--help", MISTAKE)]
         print(f"{name:<26} {' '.join(cells)}")
     print(f"largest part {max(value for (kind, _), value in median.items() if kind != 'import') / base:.2f}")
     return 0
